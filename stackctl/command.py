@@ -1,0 +1,134 @@
+"""Runs other programs: argument lists in, status and output out. The only module that starts processes.
+
+Never a shell, never a secret in an argument; what a failed command printed is in the error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from stackctl.errors import EngineError, TimedOut
+
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished program: what was run, its exit status (negative: the signal) and its two outputs."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, without the last line end."""
+        return self.stdout.decode("utf-8", "replace").rstrip("\n")
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of both outputs, the errors last."""
+        lines = (self.stdout + b"\n" + self.stderr).decode("utf-8", "replace").splitlines()
+        return "\n".join([line for line in lines if line.strip()][-_LAST_LINES:])
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    timeout: float = 600,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    on_line: Callable[[str], None] | None = None,
+) -> Done:
+    """Runs a program to its end, within `timeout` seconds.
+
+    `env` is added to this process's environment; `on_line` sees each line of either output as it comes.
+    Raises EngineError when the program is missing, or (with `check`) when its exit status is not 0, and
+    TimedOut when it was ended at the deadline. An interrupt ends the program too, and its children.
+    """
+    full = {**os.environ, **env} if env else None
+    try:
+        child = subprocess.Popen(  # a session of its own, so that the whole family can be ended
+            list(argv),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=full,
+            start_new_session=True,
+        )
+    except FileNotFoundError as why:
+        raise EngineError(f"{argv[0]}: command not found", "`stackctl doctor` says what is missing, `stackctl doctor --fix` installs it") from why
+    except PermissionError as why:
+        raise EngineError(f"{argv[0]}: {why.strerror}") from why
+    try:
+        stdout, stderr = _talk(child, stdin, timeout, on_line)
+    except subprocess.TimeoutExpired as why:
+        _end(child)
+        raise TimedOut(f"{_shown(argv)}: not done after {timeout:g} s") from why
+    except BaseException:
+        _end(child)
+        raise
+    done = Done(tuple(argv), child.returncode, stdout, stderr)
+    if check and done.status != 0:
+        raise EngineError(f"{_shown(argv)}: exit status {done.status}\n{done.last_words}".rstrip())
+    return done
+
+
+def replace(argv: Sequence[str]) -> None:
+    """Becomes another program, which keeps the terminal (an interactive shell, say). Raises EngineError when it is missing."""
+    try:
+        os.execvp(argv[0], list(argv))
+    except FileNotFoundError as why:
+        raise EngineError(f"{argv[0]}: command not found") from why
+
+
+def start_detached(argv: Sequence[str], log: str) -> int:
+    """Starts a program that outlives this one, its output appended to the file `log`; returns its process id."""
+    with open(log, "ab") as out:
+        return subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True).pid
+
+
+def _talk(child: subprocess.Popen[bytes], stdin: bytes | None, timeout: float, on_line: Callable[[str], None] | None) -> tuple[bytes, bytes]:
+    if on_line is None:
+        return child.communicate(stdin, timeout)
+    outputs: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+
+    def read(name: str, stream: IO[bytes]) -> None:
+        for line in stream:
+            outputs[name].append(line)
+            on_line(line.decode("utf-8", "replace").rstrip())
+
+    readers = [threading.Thread(target=read, args=(name, getattr(child, name)), daemon=True) for name in outputs]
+    for reader in readers:
+        reader.start()
+    if stdin is not None and child.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(stdin)
+        child.stdin.close()
+    child.wait(timeout)
+    for reader in readers:
+        reader.join(timeout)
+    return b"".join(outputs["stdout"]), b"".join(outputs["stderr"])
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends a program and its children: asks first, then insists."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(5)
+            return
+
+
+def _shown(argv: Sequence[str]) -> str:
+    return " ".join(argv)

@@ -1,0 +1,219 @@
+"""What a stack is: the frozen values that stack.yaml describes, with every default. Never reads a file.
+
+Each key carries its description, so that the JSON Schema, `stackctl init` and the table in
+docs/stack-yaml.md say the same thing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+# RFC 1035 2.3.1 label, RFC 1123 2.1 (a digit may lead); at least two labels, at most 253 octets.
+_DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# RFC 5321 4.1.2 Dot-string, 4.5.3.1.1: a local part of at most 64 octets. "+" separates the detail (RFC 5233).
+_LOCAL = re.compile(r"(?=.{1,64}$)[a-z0-9!#$%&'*/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*/=?^_`{|}~-]+)*")
+# Names reach host names, volume names and container names: keep to what all three take.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_SIZE = re.compile(r"(\d+)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def domain(value: str) -> str:
+    """A domain name in lower case; ValueError when it is none."""
+    value = value.lower()
+    if not _DOMAIN.fullmatch(value):
+        raise ValueError(f"'{value}' is not a domain name such as example.test")
+    return value
+
+
+def address(value: str) -> str:
+    """An addr-spec in lower case, without quoting and without "+detail"; ValueError when it is none."""
+    local, at, host = value.lower().rpartition("@")
+    if not at:
+        raise ValueError(f"'{value}' is not an address such as alice@example.test")
+    if not _LOCAL.fullmatch(local):
+        what = "must not hold '+': it separates the detail of a sub-address" if "+" in local else "is no local part (RFC 5321 Dot-string)"
+        raise ValueError(f"'{local}' in '{value}' {what}")
+    return f"{local}@{domain(host)}"
+
+
+def octets(value: object) -> object:
+    """A size in octets from 1048576, "512K", "50M" or "1G" (powers of 1024)."""
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        return int(found[1]) * 1024 ** " KMG".index(found[2].upper() or " ")
+    return value
+
+
+def name(value: str) -> str:
+    """A name for a stack or a store; ValueError when containers, hosts and volumes cannot carry it."""
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"'{value}' is not a name: lower-case letters, digits and '-', at most 32")
+    return value
+
+
+def printable(value: str) -> str:
+    """A text without control characters: it ends up in a configuration file, where a line end starts a new setting."""
+    if _CONTROL.search(value):
+        raise ValueError("holds a control character (a line end would start another setting in a server's configuration)")
+    return value
+
+
+def native(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Pass-through settings whose every key and text is printable."""
+
+    def walk(item: object) -> None:
+        if isinstance(item, str):
+            printable(item)
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                walk(str(key))
+                walk(inner)
+        elif isinstance(item, list):
+            for inner in item:
+                walk(inner)
+
+    walk(value)
+    return value
+
+
+Domain = Annotated[str, AfterValidator(domain)]
+Address = Annotated[str, AfterValidator(address)]
+Name = Annotated[str, AfterValidator(name)]
+Text = Annotated[str, AfterValidator(printable)]
+Octets = Annotated[int, BeforeValidator(octets), Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Settings = Annotated[dict[str, dict[str, Any]], AfterValidator(native)]
+
+
+class Frozen(BaseModel):
+    """The base of all values here: immutable, no unknown key, no silent conversion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Mta(Frozen):
+    """The server that accepts mail."""
+
+    backend: Text = Field("postfix", description="Which MTA: a folder of images/ with the role mta.")
+    version: Text | None = Field(None, description="Which version of it, where images/ has several.")
+    settings: Settings = Field(
+        default_factory=dict, description="Native settings handed through, by configuration file: `main_cf: {…}`, `master_cf: {…}`."
+    )
+
+
+class Store(Frozen):
+    """A server that keeps mailboxes and serves them."""
+
+    name: Name | None = Field(None, description="What commands call this store; the backend's name unless given.")
+    backend: Text = Field(description="Which server: a folder of images/ with the role store.")
+    version: Text | None = Field(None, description='Which version of it, where images/ has several: `"2.3"`.')
+    delivery: Text | None = Field(None, description="How the MTA hands mail over (lmtp, maildir, smtp); the backend's first way unless given.")
+    mailbox: Literal["maildir", "mbox"] = Field("maildir", description="The mailbox format on disk.")
+    settings: Settings = Field(
+        default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`."
+    )
+
+
+class User(Frozen):
+    """A person with a mailbox in every store."""
+
+    address: Address = Field(description="The mail address, which is the login name too.")
+    password: Text | None = Field(
+        None, min_length=1, max_length=256, repr=False, description="The password in clear; one is generated unless this or password_file is given."
+    )
+    password_file: Text | None = Field(None, description="A file whose first line is the password; relative to stack.yaml.")
+    aliases: tuple[Address, ...] = Field((), description="Further addresses of this person.")
+    quota: Octets | None = Field(None, description="How much the mailbox may hold, in octets or as 100M; no limit unless given.")
+
+
+class Tls(Frozen):
+    """What the listeners ask of TLS."""
+
+    minimum_version: Literal["TLSv1.2", "TLSv1.3"] = Field("TLSv1.2", description="The oldest protocol version that is accepted.")
+    ciphers: Text | None = Field(None, description="The cipher list of TLS 1.2 in OpenSSL's syntax; forward secrecy with AEAD only, unless given.")
+    require: bool = Field(True, description="Whether a login needs TLS. Mail from other hosts on port 25 may always come without.")
+    plaintext_listeners: bool = Field(True, description="Whether the ports that start in plain text (143, 110, 587) are open at all.")
+    names: tuple[Domain, ...] = Field((), description="Further host names in the certificate.")
+
+
+class Ports(Frozen):
+    """Where the services are published on this machine."""
+
+    address: Text = Field("127.0.0.1", description="The address to publish on. Anything but loopback lets other machines in.")
+    fixed: dict[Text, Port] = Field(
+        default_factory=dict, description="Fixed ports by service and listener, `mta.smtp: 2525`; every other one is a free port, kept until `down`."
+    )
+
+
+class Debian(Frozen):
+    """Where packages come from."""
+
+    mirror: Text | None = Field(None, description="The Debian mirror for base image and packages; this machine's own, unless given.")
+    release: Text | None = Field(None, description="The Debian release of every image; each backend's own unless given.")
+
+
+class Limits(Frozen):
+    """Bounds on what the services may use."""
+
+    memory: Octets | None = Field(None, description="Memory of each container, in octets or as 256M; no limit unless given.")
+    pids: int = Field(400, ge=50, le=100_000, description="Processes of each container.")
+    auth_failure_delay: float = Field(2.0, ge=0, le=30, description="Seconds until a wrong password is answered, where the server can set it.")
+
+
+class Stack(Frozen):
+    """A whole mail system; every key has a default, so an empty file is the demo stack."""
+
+    name: Name = Field("demo", description="The stack's name: prefix of its containers and volumes.")
+    domain: Domain = Field("example.test", description="The main domain; its users are strict, an unknown one is refused at RCPT.")
+    domains: tuple[Domain, ...] = Field((), description="Further domains of the same kind.")
+    disposable_domain: Domain | None = Field(
+        None, description="The domain in which every address exists; `inbox.` before the main domain unless given."
+    )
+    mta: Mta = Field(default_factory=lambda: Mta(), description="The server that accepts mail.")
+    stores: tuple[Store, ...] = Field(
+        default_factory=lambda: (Store(backend="dovecot"), Store(backend="courier")),
+        min_length=1,
+        description="The servers that keep mailboxes; every message goes to each of them.",
+    )
+    users: tuple[User, ...] = Field((), description="The people with a mailbox; alice and bob in the main domain unless given.")
+    aliases: dict[Address, tuple[Address, ...]] = Field(
+        default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`."
+    )
+    catch_all: Address | None = Field(
+        None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given."
+    )
+    relayhost: Text | None = Field(
+        None, description="Hand mail for foreign domains to this host instead, `[host]:port`. Opens the stack's network to the outside."
+    )
+    mynetworks: tuple[Text, ...] = Field(("127.0.0.0/8",), description="Client networks that may relay without a login.")
+    message_size_limit: Octets = Field(50 * 1024**2, description="The largest message, in octets or as 50M.")
+    tls: Tls = Field(default_factory=lambda: Tls(), description="TLS of every listener.")
+    ports: Ports = Field(default_factory=lambda: Ports(), description="Where the services are published.")
+    debian: Debian = Field(default_factory=lambda: Debian(), description="Where packages come from.")
+    limits: Limits = Field(default_factory=lambda: Limits(), description="Bounds on what the services may use.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alice_and_bob(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("users") is None:
+            main = raw.get("domain", cls.model_fields["domain"].default)
+            return {**raw, "users": [{"address": f"{who}@{main}"} for who in ("alice", "bob")]}
+        return raw
+
+    @property
+    def disposable(self) -> str:
+        """The domain in which every address exists."""
+        return self.disposable_domain or f"inbox.{self.domain}"
+
+    @property
+    def strict_domains(self) -> tuple[str, ...]:
+        """The domains whose unknown users are refused, the main one first."""
+        return (self.domain, *(d for d in self.domains if d != self.domain))
+
+    @property
+    def catch_all_address(self) -> str:
+        """The mailbox that takes mail for foreign domains."""
+        return self.catch_all or f"catch-all@{self.domain}"
