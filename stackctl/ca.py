@@ -228,15 +228,17 @@ def load_or_make_ca(root: Path, domains: Sequence[str], now: datetime) -> Author
     (one of mkcert's has no name constraints, so it serves every domain) and never overwritten.
     Raises UsageError for a CA that is broken, expired or not private, TimedOut when another process holds the folder.
     """
-    main = root / CERTIFICATE_FILE
-    if main.exists() or (root / KEY_FILE).exists():
-        authority = _load_or_make(root, None, now)
-        if not forbidden(authority.pair.certificate, domains):
-            return authority
-    elif not _outside(domains):
-        return _load_or_make(root, None, now)
     own = _reduced(domains)
-    return _load_or_make(root / "domains" / _folder(own), own, now)
+    try:
+        if (root / CERTIFICATE_FILE).exists() or (root / KEY_FILE).exists():
+            authority = _load_or_make(root, None, now)
+            if not forbidden(authority.pair.certificate, domains):
+                return authority
+        elif not _outside(domains):
+            return _load_or_make(root, None, now)
+        return _load_or_make(root / "domains" / _folder(own), own, now)
+    except OSError as why:
+        raise UsageError(f"the CA in {root}: {why.strerror}: {why.filename}", "set CAROOT to a folder that you can read and write") from why
 
 
 def environment(ca: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -261,22 +263,27 @@ def environment(ca: Path, env: Mapping[str, str] | None = None) -> dict[str, str
         if not bundle.exists() or bundle.read_bytes() != text:
             _write(bundle, text, 0o644)
     except OSError as why:
-        raise UsageError(f"{why.filename or bundle}: {why.strerror}", "`stackctl ca env` keeps its bundle beside the CA; set CAROOT to a folder of yours") from why
+        hint = "`stackctl ca env` keeps its bundle beside the CA; set CAROOT to a folder that you can write"
+        raise UsageError(f"{why.filename or bundle}: {why.strerror}", hint) from why
     adding = bundle if env.get(_ADDING, str(ca)) not in ours else ca
     return {**{variable: str(bundle) for variable in _REPLACING}, _ADDING: str(adding)}
 
 
 def _load_or_make(folder: Path, domains: Sequence[str] | None, now: datetime) -> Authority:
     certificate, key = folder / CERTIFICATE_FILE, folder / KEY_FILE
-    try:
-        if not certificate.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(folder):
-                if not certificate.exists() and not key.exists():
-                    _save(make_ca(domains, now), certificate, key)
-        return _load(certificate, key, now)
-    except OSError as why:
-        raise UsageError(f"the CA in {folder}: {why.strerror}: {why.filename or folder}", "set CAROOT to a folder that you can read and write") from why
+    if not certificate.exists():
+        _make_folder(folder)
+        with _locked(folder):
+            if not certificate.exists() and not key.exists():
+                _save(make_ca(domains, now), certificate, key)
+    return _load(certificate, key, now)
+
+
+def _make_folder(folder: Path) -> None:
+    """For this user only, as are the folders up to it that are missing (which Path.mkdir's own `parents` leaves to the umask)."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _save(pair: Pair, certificate: Path, key: Path) -> None:
@@ -298,8 +305,8 @@ def _load(certificate: Path, key: Path, now: datetime) -> Authority:
         if not path.exists():
             raise UsageError(f"{path} is missing, its other half is there", again)
     pair = Pair(certificate.read_bytes(), key.read_bytes())
-    if key.stat().st_mode & 0o077:
-        raise UsageError(f"{key}: other users can read the CA's key (mode {key.stat().st_mode & 0o777:04o})", f"chmod 0400 {key}; if somebody may have read it: {again}")
+    if (mode := key.stat().st_mode & 0o777) & 0o077:
+        raise UsageError(f"{key}: other users can use the CA's key (mode {mode:04o})", f"chmod 0400 {key}; if somebody may have read it: {again}")
     try:
         ca = x509.load_pem_x509_certificate(pair.certificate)
         is_ca = ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -316,9 +323,8 @@ def _load(certificate: Path, key: Path, now: datetime) -> Authority:
     if now >= ca.not_valid_after_utc:
         raise UsageError(f"{certificate}: the CA expired on {ca.not_valid_after_utc:%Y-%m-%d}", f"is the clock right? If so: {again}")
     if now < ca.not_valid_before_utc:
-        raise UsageError(
-            f"{certificate}: the CA is valid from {ca.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on, this machine's clock says {now:%Y-%m-%d %H:%M}", "set the clock"
-        )
+        start = f"{ca.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+        raise UsageError(f"{certificate}: the CA is valid from {start} on", f"this machine's clock says {now:%Y-%m-%d %H:%M}: set it")
     return Authority(certificate, pair)
 
 

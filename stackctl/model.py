@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 # RFC 1035 2.3.1 label, RFC 1123 2.1 (a digit may lead); at least two labels, at most 253 octets.
 _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -17,14 +17,14 @@ _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0
 _LOCAL = re.compile(r"(?=.{1,64}$)[a-z0-9!#$%&'*/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*/=?^_`{|}~-]+)*")
 # Names reach host names, volume names and container names: keep to what all three take.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-_SIZE = re.compile(r"(\d+)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def domain(value: str) -> str:
     """A domain name in lower case; ValueError when it is none."""
     value = value.lower()
-    if not _DOMAIN.fullmatch(value):
+    if not _DOMAIN.fullmatch(value) or value.rpartition(".")[2].isdigit():  # RFC 3696 2: the last label is not all digits; 192.0.2.1
         raise ValueError(f"'{value}' is not a domain name such as example.test")
     return value
 
@@ -41,10 +41,12 @@ def address(value: str) -> str:
 
 
 def octets(value: object) -> object:
-    """A size in octets from 1048576, "512K", "50M" or "1G" (powers of 1024)."""
-    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
-        return int(found[1]) * 1024 ** " KMG".index(found[2].upper() or " ")
-    return value
+    """A size in octets from 1048576, "512K", "50M" or "1G" (powers of 1024); ValueError for another text."""
+    if not isinstance(value, str):
+        return value
+    if not (found := _SIZE.fullmatch(value.strip())):
+        raise ValueError(f"'{value}' is not a size such as 1048576, 512K, 50M or 1G")
+    return int(found[1]) * 1024 ** " KMG".index(found[2].upper() or " ")
 
 
 def name(value: str) -> str:
@@ -83,7 +85,12 @@ Domain = Annotated[str, AfterValidator(domain)]
 Address = Annotated[str, AfterValidator(address)]
 Name = Annotated[str, AfterValidator(name)]
 Text = Annotated[str, AfterValidator(printable)]
-Octets = Annotated[int, BeforeValidator(octets), Field(ge=1)]
+Octets = Annotated[  # at most an EiB: every server counts in 64 bits
+    int,
+    BeforeValidator(octets),
+    Field(ge=1, le=1024**6),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024**6}, {"type": "string", "pattern": r"^[0-9]+ *([KMGkmg]?)(i?[Bb])?$"}]}),
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Settings = Annotated[dict[str, dict[str, Any]], AfterValidator(native)]
 
@@ -200,7 +207,7 @@ class Stack(Frozen):
     def _alice_and_bob(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and raw.get("users") is None:
             main = raw.get("domain", cls.model_fields["domain"].default)
-            return {**raw, "users": [{"address": f"{who}@{main}"} for who in ("alice", "bob")]}
+            return {**raw, "users": tuple({"address": f"{who}@{main}"} for who in ("alice", "bob"))}
         return raw
 
     @property

@@ -1,0 +1,106 @@
+"""From the model to a Compose project: the file that `docker compose` runs. Pure: it starts nothing.
+
+The services extend the fragments in compose/, one per role; what is particular to a server comes from
+its backend.yaml.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from stackctl.backends import resource
+from stackctl.model import Stack
+from stackctl.render import CONFIG, Files, Service, routes
+
+LABEL = "org.stackctl.stack"
+STATIC = "org.stackctl.static"
+Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
+
+
+def project_name(stack: str) -> str:
+    """What Compose calls the project of a stack."""
+    return f"stackctl-{stack}"
+
+
+def volume_name(stack: str, volume: str) -> str:
+    """What the engine calls a volume of a stack."""
+    return f"{project_name(stack)}_{volume}"
+
+
+def config_volume(service: str) -> str:
+    """The volume that holds a service's files."""
+    return f"config-{service}"
+
+
+def volumes(stack: Stack, services: tuple[Service, ...]) -> tuple[str, ...]:
+    """Every volume of a stack, by its name in the project."""
+    found = [config_volume(service.name) for service in services]
+    return tuple(found + [f"{volume}-{service.name}" for service in services for volume in service.backend.container.volumes])
+
+
+def listeners(stack: Stack, service: Service) -> tuple[str, ...]:
+    """The listeners of a service that are open: without plain-text ones where stack.yaml says so. Port 25 is always open."""
+    return tuple(
+        name
+        for name, listener in service.backend.listeners.items()
+        if stack.tls.plaintext_listeners or listener.tls == "implicit" or not listener.login or listener.protocol == "managesieve"
+    )
+
+
+def project(stack: Stack, services: tuple[Service, ...], images: Mapping[str, str], files: Mapping[str, Files], ports: Ports) -> dict[str, Any]:
+    """The Compose project of a stack.
+
+    `images` names the image of each backend, `files` the rendered files by service, `ports` the published ports.
+    """
+    return {
+        "name": project_name(stack.name),
+        "services": {service.name: _service(stack, service, images, files[service.name], ports) for service in services},
+        "networks": {"mail": _network(stack)},
+        "volumes": {volume: {"name": volume_name(stack.name, volume), "labels": {LABEL: stack.name}} for volume in volumes(stack, services)},
+    }
+
+
+def text(project: Mapping[str, Any]) -> str:
+    """A project as YAML."""
+    return yaml.dump(dict(project), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=150)
+
+
+def _network(stack: Stack) -> dict[str, Any]:
+    # An internal network publishes no ports. A bridge without masquerading does, and nothing gets out of it.
+    way_out = "true" if stack.relayhost else "false"
+    return {"labels": {LABEL: stack.name}, "driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": way_out}}
+
+
+def _service(stack: Stack, service: Service, images: Mapping[str, str], files: Files, ports: Ports) -> dict[str, Any]:
+    container = service.backend.container
+    mounts = [f"{config_volume(service.name)}:{CONFIG}:ro"]
+    mounts += [f"{volume}-{service.name}:{path}" for volume, path in container.volumes.items()]
+    if service.role == "mta":
+        mounts += [f"{route.volume}-{route.store}:{route.path}" for route in routes(stack) if route.volume]
+    static = hashlib.sha256(repr([(path, file.digest) for path, file in sorted(files.items()) if file.on_change == "restart"]).encode())
+    found: dict[str, Any] = {
+        "extends": {"file": str(resource("compose") / f"{service.role}.yaml"), "service": service.role},
+        "image": images[service.backend.name],
+        "pull_policy": "never",
+        "hostname": service.hostname,
+        "labels": {LABEL: stack.name, "org.stackctl.service": service.name, STATIC: static.hexdigest()[:16]},
+        "networks": ["mail"],
+        "pids_limit": stack.limits.pids,
+        "volumes": mounts,
+        "tmpfs": [f"{path}:{options}" for path, options in container.tmpfs.items()],
+        "ports": [
+            f"{stack.ports.address}:{ports[f'{service.name}.{name}']}:{service.backend.listeners[name].port}" for name in listeners(stack, service)
+        ],
+        "stop_signal": container.stop_signal,
+    }
+    if container.capabilities:
+        found["cap_add"] = list(container.capabilities)
+    if container.user:
+        found["user"] = container.user
+    if stack.limits.memory:
+        found["mem_limit"] = stack.limits.memory
+    return found

@@ -1,0 +1,222 @@
+"""The container engine, through its API. Knows containers and volumes, never what is in them.
+
+Everything that is made here carries the stack's label, so that `down` and `prune` find exactly that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackctl import command
+from stackctl.compose import LABEL, config_volume, project_name, volume_name
+from stackctl.errors import EngineError
+from stackctl.render import Files
+
+if TYPE_CHECKING:
+    import docker
+
+_HELPER = "/config"
+# A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
+_PAST = 3600.0
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of a stack. `state` is the engine's word: running, paused, exited, created, dead."""
+
+    id: str
+    service: str
+    state: str
+    status: str
+    image: str
+    labels: Mapping[str, str]
+
+    @property
+    def running(self) -> bool:
+        """Whether its server can answer."""
+        return self.state == "running"
+
+
+@cache
+def client() -> docker.DockerClient:
+    """The connection to the engine that $DOCKER_HOST or the current context names. Raises EngineError when none answers."""
+    import docker
+
+    with _translated():
+        found = docker.from_env(timeout=120)
+        found.ping()
+        return found
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Engine faults as EngineError."""
+    import docker.errors
+    import requests
+
+    try:
+        yield
+    except docker.errors.APIError as why:
+        hint = "free some space on the engine's disk: `docker system df` shows what takes it" if "no space left" in str(why) else ""
+        raise EngineError(f"the engine refused: {why.explanation or why}", hint) from why
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as why:
+        raise EngineError(f"no container engine answers: {why}", "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up") from why
+
+
+def containers(stack: str | None = None) -> tuple[Container, ...]:
+    """The containers of a stack, or of every stack; stopped ones too, helpers not."""
+    with _translated():
+        rows = client().api.containers(all=True, filters={"label": [f"{LABEL}={stack}" if stack else LABEL]})
+    return tuple(
+        Container(row["Id"], row["Labels"]["org.stackctl.service"], row["State"], row["Status"], row["Image"], row["Labels"])
+        for row in rows
+        if "org.stackctl.service" in row["Labels"]
+    )
+
+
+def inspect(container: str) -> dict[str, Any]:
+    """What the engine knows of a container. Raises EngineError when it is gone."""
+    with _translated():
+        found: dict[str, Any] = client().api.inspect_container(container)
+        return found
+
+
+def make_volumes(stack: str, volumes: Sequence[str]) -> None:
+    """Makes volumes by their names in the project, with the labels by which Compose takes them for its own."""
+    with _translated():
+        for volume in volumes:
+            labels = {LABEL: stack, "com.docker.compose.project": project_name(stack), "com.docker.compose.volume": volume}
+            client().api.create_volume(volume_name(stack, volume), labels=labels)
+
+
+def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
+    """The names of the volumes of a stack, or of every stack."""
+    with _translated():
+        found = client().api.volumes(filters={"label": [f"{LABEL}={stack}" if stack else LABEL]})
+    return tuple(volume["Name"] for volume in found["Volumes"] or ())
+
+
+def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
+    """Puts files into the configuration volumes of services: one archive through one container that never starts."""
+    with _translated():
+        binds = [f"{volume_name(stack, config_volume(service))}:{_HELPER}/{service}" for service in files]
+        api = client().api
+        made = api.create_container(image, entrypoint="true", labels={LABEL: stack}, network_disabled=True, host_config=api.create_host_config(binds=binds))
+        try:
+            api.put_archive(made["Id"], _HELPER, _archive(files))
+        finally:
+            api.remove_container(made["Id"], force=True)
+
+
+def _archive(files: Mapping[str, Files]) -> bytes:
+    out = io.BytesIO()
+    # The pax format keeps fractions of a second: two versions within one second still differ.
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for service, tree in files.items():
+            folders: set[str] = set()
+            for path, file in tree.items():
+                for parent in [str(p) for p in reversed(Path(path).parents) if str(p) != "."]:
+                    if parent not in folders:
+                        folders.add(parent)
+                        entry = tarfile.TarInfo(f"{service}/{parent}")
+                        entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, time.time() - _PAST
+                        archive.addfile(entry)
+                entry = tarfile.TarInfo(f"{service}/{path}")
+                entry.size, entry.mode, (entry.uid, entry.gid) = len(file.content), file.mode, file.owner
+                entry.mtime = time.time() - _PAST
+                archive.addfile(entry, io.BytesIO(file.content))
+    return out.getvalue()
+
+
+def execute(container: str, argv: Sequence[str], user: str = "") -> tuple[int, str]:
+    """Runs a program in a running container; (exit status, both outputs as text)."""
+    with _translated():
+        api = client().api
+        made = api.exec_create(container, list(argv), user=user)
+        output = api.exec_start(made["Id"])
+        return api.exec_inspect(made["Id"])["ExitCode"], output.decode("utf-8", "replace")
+
+
+def try_out(image: str, files: Files, argv: Sequence[str], stack: str) -> tuple[int, str]:
+    """Runs a program once in a new container that holds these files and no network; (exit status, output). It is removed again."""
+    with _translated():
+        api = client().api
+        made = api.create_container(
+            image, entrypoint=list(argv), labels={LABEL: stack}, network_disabled=True, user="0", host_config=api.create_host_config(cap_drop=["NET_RAW"])
+        )
+        try:
+            api.put_archive(made["Id"], "/etc", _archive({"stackctl": files}))
+            api.start(made["Id"])
+            status = api.wait(made["Id"], timeout=60)["StatusCode"]
+            return status, api.logs(made["Id"]).decode("utf-8", "replace")
+        finally:
+            api.remove_container(made["Id"], force=True)
+
+
+def logs(container: str, tail: int | str = "all") -> str:
+    """What a container logged so far."""
+    with _translated():
+        text: str = client().api.logs(container, tail=tail).decode("utf-8", "replace")
+        return text
+
+
+def last_words(container: str) -> str | None:
+    """Why a container will not answer any more, or None while it runs."""
+    state = inspect(container)["State"]
+    if state["Running"]:
+        return None
+    lines = [line for line in logs(container, 20).splitlines() if line.strip()]
+    return f"exited ({state['ExitCode']}): {lines[-1] if lines else 'without a word'}"
+
+
+def each(action: str, chosen: Sequence[Container]) -> None:
+    """Does pause, unpause, start, stop, kill or restart to containers, all at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with _translated(), ThreadPoolExecutor(max(1, len(chosen))) as pool:
+        list(pool.map(lambda one: getattr(client().api, action)(one.id), chosen))
+
+
+def compose(arguments: Sequence[str], stack: str, file: Path | None = None, check: bool = True) -> command.Done:
+    """Runs `docker compose` on a stack's project. Raises EngineError with its last lines."""
+    where = ["-f", str(file)] if file else []
+    return command.run(["docker", "compose", "-p", project_name(stack), *where, *arguments], check=check, env={"COMPOSE_IGNORE_ORPHANS": "0"})
+
+
+def remove(stack: str, volumes: bool) -> tuple[str, ...]:
+    """Removes what carries a stack's label: containers and network, with `volumes` the volumes too; says what it removed."""
+    removed = []
+    with _translated():
+        api = client().api
+        for row in api.containers(all=True, filters={"label": f"{LABEL}={stack}"}):
+            api.remove_container(row["Id"], force=True)
+            removed.append(f"container {row['Names'][0].lstrip('/')}")
+        for row in api.networks(filters={"label": f"{LABEL}={stack}"}):
+            api.remove_network(row["Id"])
+            removed.append(f"network {row['Name']}")
+        for volume in existing_volumes(stack) if volumes else ():
+            api.remove_volume(volume)
+            removed.append(f"volume {volume}")
+    return tuple(removed)
+
+
+def labelled() -> dict[str, list[str]]:
+    """Every stack that has something in the engine, with what it has."""
+    found: dict[str, list[str]] = {}
+    with _translated():
+        api = client().api
+        for row in api.containers(all=True, filters={"label": LABEL}):
+            found.setdefault(row["Labels"][LABEL], []).append(f"container {row['Names'][0].lstrip('/')}")
+        for row in api.networks(filters={"label": LABEL}):
+            found.setdefault(row["Labels"][LABEL], []).append(f"network {row['Name']}")
+        for volume in api.volumes(filters={"label": LABEL})["Volumes"] or ():
+            found.setdefault(volume["Labels"][LABEL], []).append(f"volume {volume['Name']}")
+    return found

@@ -1,0 +1,284 @@
+"""From the model to the files of every service. Pure: the same stack and facts give the same bytes.
+
+It reads no clock, no network and no engine; writing is for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stackctl.backends import Backend, find
+from stackctl.errors import UsageError
+from stackctl.model import Stack, Store
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+CONFIG = "/etc/stackctl"  # where a container finds its files
+RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
+INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
+OnChange = Literal["accounts", "reload", "restart"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One container of the stack, as its templates see it."""
+
+    name: str
+    role: str
+    backend: Backend
+    hostname: str
+    settings: Mapping[str, Mapping[str, Any]]
+    mailbox: str = "maildir"
+    delivery: str = ""
+    mta_host: str = "mta"
+    mta_relay_port: int = RELAY_PORT
+
+
+@dataclass(frozen=True)
+class Account:
+    """A mailbox of a strict domain; `hash` is the bcrypt hash of its password, `quota` octets or None."""
+
+    address: str
+    hash: str
+    quota: int | None = None
+
+    @property
+    def local(self) -> str:
+        """The part before the @."""
+        return self.address.rpartition("@")[0]
+
+    @property
+    def domain(self) -> str:
+        """The part behind the @."""
+        return self.address.rpartition("@")[2]
+
+
+@dataclass(frozen=True)
+class Disposable:
+    """The domain in which every address exists, with one password."""
+
+    domain: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """How the MTA reaches a store."""
+
+    store: str
+    way: str
+    host: str
+    port: int | None
+    path: str | None
+    volume: str | None
+
+    @property
+    def suffix(self) -> str:
+        """What a mailbox of this store has behind its address."""
+        return f"{self.store}.{INTERNAL}"
+
+
+@dataclass(frozen=True)
+class TlsPaths:
+    """Where a container finds its certificate."""
+
+    certificate: str = f"{CONFIG}/tls/cert.pem"
+    key: str = f"{CONFIG}/tls/key.pem"
+    bundle: str = f"{CONFIG}/tls/bundle.pem"
+    ca: str = f"{CONFIG}/tls/ca.pem"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What is not in stack.yaml: password hashes by address, the disposable domain's hash, and the certificate (PEM)."""
+
+    hashes: Mapping[str, str]
+    disposable_hash: str
+    certificate: bytes
+    key: bytes
+    ca: bytes
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a service: its octets, mode, owner (uid, gid), and what a running server needs to take it."""
+
+    content: bytes
+    mode: int
+    owner: tuple[int, int]
+    on_change: OnChange
+
+    @property
+    def digest(self) -> str:
+        """A hash over all of it, 16 hex digits."""
+        return hashlib.sha256(repr((self.mode, self.owner)).encode() + self.content).hexdigest()[:16]
+
+
+Files = dict[str, File]
+
+
+def services(stack: Stack) -> tuple[Service, ...]:
+    """The containers of a stack, the MTA first. Raises UsageError for a backend that does not exist."""
+    mta = _backend("mta", stack.mta.backend, stack.mta.version)
+    found = [Service("mta", "mta", mta, f"mail.{stack.domain}", stack.mta.settings)]
+    for store in stack.stores:
+        backend = _backend("store", store.backend, store.version)
+        name = store_name(store, backend)
+        way = store.delivery or next(iter(backend.delivery))
+        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way))
+    return tuple(found)
+
+
+def store_name(store: Store, backend: Backend) -> str:
+    """What commands call a store: its own name, or its backend's (dots are not for host names)."""
+    return store.name or backend.name.replace(".", "-")
+
+
+def certificate_names(stack: Stack) -> tuple[str, ...]:
+    """The names of the stack's certificate: the MTA's host name first, loopback last."""
+    hosts = [service.hostname for service in services(stack)]
+    return tuple(dict.fromkeys([*hosts, stack.domain, *stack.tls.names, "localhost", "127.0.0.1", "::1"]))
+
+
+def mailbox_addresses(stack: Stack) -> tuple[str, ...]:
+    """Every mailbox of the strict domains: the users and the catch-all mailbox."""
+    return tuple(dict.fromkeys([*(user.address for user in stack.users), stack.catch_all_address]))
+
+
+def routes(stack: Stack) -> tuple[Route, ...]:
+    """The MTA's way to each store, in the order of stack.yaml."""
+    found = []
+    for service in services(stack)[1:]:
+        way = service.backend.delivery[service.delivery]
+        path = service.backend.container.volumes[way.volume] if way.volume else None
+        found.append(Route(service.name, service.delivery, service.name, way.port, f"{path}/{service.name}" if path else None, way.volume))
+    return tuple(found)
+
+
+def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
+    """Every address that the strict domains know, with what it expands to: a mailbox in each store, or a foreign address."""
+    mailboxes = set(mailbox_addresses(stack))
+    aliases: dict[str, tuple[str, ...]] = {alias: (user.address,) for user in stack.users for alias in user.aliases}
+    aliases.update(stack.aliases)
+    for domain in (*stack.strict_domains, stack.disposable):
+        for role in ("postmaster", "abuse"):  # RFC 2142: both must reach a person
+            if f"{role}@{domain}" not in mailboxes:
+                aliases.setdefault(f"{role}@{domain}", (stack.catch_all_address,))
+
+    def expand(address: str, seen: frozenset[str]) -> list[str]:
+        if address in mailboxes or address.endswith(f"@{stack.disposable}") and address not in aliases:
+            return [f"{address}.{way.suffix}" for way in ways]
+        if address in aliases and address not in seen:
+            return [target for name in aliases[address] for target in expand(name, seen | {address})]
+        return [address]
+
+    return {address: list(dict.fromkeys(expand(address, frozenset()))) for address in [*mailbox_addresses(stack), *aliases]}
+
+
+def senders(stack: Stack) -> dict[str, list[str]]:
+    """Which logins may send as an address: one's own, one's aliases, and the lists one is on."""
+    found: dict[str, list[str]] = {address: [address] for address in mailbox_addresses(stack)}
+    for user in stack.users:
+        for alias in user.aliases:
+            found.setdefault(alias, []).append(user.address)
+    for alias, targets in stack.aliases.items():
+        found.setdefault(alias, []).extend(target for target in targets if target in found)
+    return {address: owners for address, owners in found.items() if owners}
+
+
+def render(stack: Stack, service: Service, secrets: Secrets) -> Files:
+    """The files of one service, by path below /etc/stackctl. Raises UsageError where a template asks for what is not there."""
+    ways = routes(stack)
+    local, _, host = stack.catch_all_address.rpartition("@")
+    quotas = {user.address: user.quota for user in stack.users}
+    context = {
+        "stack": stack,
+        "service": service,
+        "accounts": [Account(address, secrets.hashes[address], quotas.get(address)) for address in mailbox_addresses(stack)],
+        "disposable": Disposable(stack.disposable, secrets.disposable_hash),
+        "catch_all": {"local": local, "domain": host},
+        "routes": ways,
+        "recipients": recipients(stack, ways),
+        "senders": senders(stack),
+        "tls": TlsPaths(),
+    }
+    environment = _environment(service.backend.folder / "templates")
+    files: Files = {}
+    for item in service.backend.files:
+        text = environment.get_template(item.template).render(context)
+        files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)
+    keeper = _owner(service.backend.container.tls_owner)
+    files["tls/ca.pem"] = File(secrets.ca, 0o644, (0, 0), "reload")
+    files["tls/cert.pem"] = File(secrets.certificate, 0o644, (0, 0), "reload")
+    files["tls/key.pem"] = File(secrets.key, 0o600, keeper, "reload")
+    files["tls/bundle.pem"] = File(secrets.key + secrets.certificate, 0o600, keeper, "reload")
+    return files
+
+
+def native(block: str, settings: Mapping[str, Any]) -> str:
+    """A rendered block with the user's own settings behind it; the lines that they override are commented out.
+
+    Understands `key = value` lines; a nested mapping becomes a `key {` section, a list words with spaces between.
+    """
+    if not settings:
+        return block
+    lines, inside, continued = [], 0, False
+    for line in block.splitlines():
+        key = line.partition("=")[0].strip()
+        override = (inside == 0 and "=" in line and not line[:1].isspace() and not line.startswith("#") and key in settings) or (
+            continued and line[:1].isspace()
+        )
+        continued = override
+        lines.append(f"# {line}" if override else line)
+        if not line.lstrip().startswith("#"):
+            inside += line.rstrip().endswith("{") - (line.strip() == "}")
+    return "\n".join([*lines, "", "# --- From stack.yaml", *_assignments(settings), ""])
+
+
+def _assignments(settings: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key} {{", *_assignments(value, indent + "  "), f"{indent}}}"]
+        else:
+            lines.append(f"{indent}{key} = {_word(value)}".rstrip())
+    return lines
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_word, value))
+    return "" if value is None else str(value)
+
+
+def _owner(text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    return int(uid), int(gid)
+
+
+def _backend(role: str, family: str, version: str | None) -> Backend:
+    try:
+        return find(role, family, version)
+    except KeyError as why:
+        raise UsageError(f"no {role} is called {why.args[0]}") from why
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters["native"] = native
+    environment.filters["re"] = lambda text: re.escape(text).replace("/", r"\/")
+    return environment

@@ -1,0 +1,375 @@
+"""A stack's life: up, changed while it runs, paused, down. It prints nothing: progress goes to the caller's `report`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stackctl import ca, compose, engine, images, load, render, standing, state
+from stackctl.clients.imap import Imap
+from stackctl.clients.message import compose as compose_message
+from stackctl.clients.pop3 import Pop3
+from stackctl.clients.probe import probe
+from stackctl.clients.smtp import Smtp
+from stackctl.clients.where import Where
+from stackctl.errors import EngineError, StackctlError, UsageError
+from stackctl.model import Stack, User
+from stackctl.render import Files, Secrets, Service
+
+Report = Callable[[str], None]
+PROBE = "stackctl-probe"  # the local part, in the disposable domain, of the mailbox that takes the first message
+READY_WITHIN = 60.0  # seconds; a warm start takes about one
+VERBS = "/usr/local/lib/stackctl/verbs"
+_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happened on the way up, with the seconds it took."""
+
+    what: str
+    detail: str
+    seconds: float
+
+
+@dataclass
+class Up:
+    """What `up` did. `changed` is False where the stack stood already."""
+
+    state: state.State
+    changed: bool = True
+    steps: list[Step] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @contextlib.contextmanager
+    def step(self, what: str, report: Report, detail: str = "") -> Iterator[None]:
+        """Reports a step, and notes the time that it took."""
+        report(f"{what} …")
+        start = time.monotonic()
+        yield
+        self.steps.append(Step(what, detail, time.monotonic() - start))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A stack as it is to run: the effective model with users added and deleted live, its services and their files."""
+
+    stack: Stack
+    services: tuple[Service, ...]
+    files: Mapping[str, Files]
+
+
+def up(path: Path | None, name: str | None = None, fresh: bool = False, report: Report = lambda _: None) -> Up:
+    """Brings a stack up, or makes a running one what its file says, with the least disruption; waits until mail flows.
+
+    `fresh` removes what was there first: mail, passwords and users added live. Raises BadStack, EngineError, TimedOut.
+    Where it fails on the way to a first start, nothing stays behind but the servers' logs, which the error names.
+    """
+    where, content = standing.source(path)
+    loaded = load.load(path)
+    stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    with state.lock(stack.name):
+        if fresh:
+            engine.remove(stack.name, volumes=True)
+            state.forget(stack.name)
+        known = state.load(stack.name)
+        done = Up(known)
+        existing = {one.service: one for one in engine.containers(stack.name)}
+        volumes_before = engine.existing_volumes(stack.name)
+        services = render.services(stack)
+        with done.step("images", report):
+            tags = images.build([service.backend for service in services], stack.debian, lambda progress: report(str(progress)))
+        with done.step("configuration", report):
+            plan = _plan(stack, known)
+            known.ports = _ports(plan, known, set(existing))
+        try:
+            _start(plan, known, tags, existing, volumes_before, done, report)
+            with done.step("servers answer", report, "banner and verified TLS on every port"):
+                known.endpoints = _endpoints(plan, known, tags)
+                _ready(plan, known)
+            _first_message(plan, known, done, report)
+        except BaseException:
+            if not existing:
+                _abandon(stack.name, volumes_before)
+            raise
+        known.source, known.fingerprint = where, standing.fingerprint(content, name)
+        known.watched = standing.watch(_password_files(path, loaded))
+        state.save(known)
+        return done
+
+
+def _password_files(path: Path | None, loaded: load.Loaded) -> list[Path]:
+    base = loaded.path.parent if loaded.path else Path()
+    return [base / user.password_file for user in loaded.stack.users if user.password_file]
+
+
+def _plan(stack: Stack, known: state.State) -> Plan:
+    stack = effective(stack, known)
+    services = render.services(stack)
+    credentials = {address: known.credential(address) for address in render.mailbox_addresses(stack)}
+    for user in stack.users:
+        if user.password and user.address not in known.changed:
+            credentials[user.address] = known.credential(user.address, user.password)
+    known.disposable = known.disposable or state.new_credential()
+    authority, leaf = _certificate(stack, known)
+    secrets = Secrets({address: pair.hash for address, pair in credentials.items()}, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate)
+    return Plan(stack, services, {service.name: render.render(stack, service, secrets) for service in services})
+
+
+def effective(stack: Stack, known: state.State) -> Stack:
+    """A stack with the users that were added and deleted while it ran."""
+    users = [user for user in stack.users if user.address not in known.deleted]
+    names = {user.address for user in users}
+    users += [User(address=address, quota=quota) for address, quota in known.added.items() if address not in names]
+    return stack.model_copy(update={"users": tuple(users)})
+
+
+def _certificate(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pair]:
+    """The CA, and the stack's certificate: the one it has, or a new one where that is no longer good."""
+    now = datetime.now(UTC)
+    names = render.certificate_names(stack)
+    authority = ca.load_or_make_ca(ca.caroot(os.environ), [stack.domain, *stack.strict_domains, *stack.tls.names], now)
+    folder = state.folder(stack.name)
+    with contextlib.suppress(FileNotFoundError):
+        leaf = ca.Pair((folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes())
+        if ca.needs_renewal(leaf.certificate, authority.pair.certificate, names, now) is None:
+            return authority, leaf
+    leaf = ca.make_leaf(authority.pair, names, now)
+    state.write(folder / "cert.pem", leaf.certificate)
+    state.write(folder / "key.pem", leaf.key)
+    known.certificate = list(ca.validity(leaf.certificate))
+    return authority, leaf
+
+
+def _ports(plan: Plan, known: state.State, existing: set[str]) -> dict[str, int]:
+    """A port for each open listener: the fixed one, the one it had, or a free one. Raises EngineError for a fixed port that is taken."""
+    address, fixed = plan.stack.ports.address, plan.stack.ports.fixed
+    found: dict[str, int] = {}
+    taken = []
+    for service in plan.services:
+        for listener in compose.listeners(plan.stack, service):
+            key = f"{service.name}.{listener}"
+            before = known.ports.get(key)
+            wanted = fixed.get(key, before)
+            ours = service.name in existing and wanted == before
+            if wanted is not None and (ours or _free(address, wanted)):
+                found[key] = wanted
+            elif key in fixed:
+                taken.append(f"port {wanted} of {address}, meant for {key}, is taken")
+            else:
+                found[key] = _free_port(address, {*found.values(), *fixed.values()})
+    if taken:
+        raise EngineError("\n".join(taken), "`ss -ltnp` shows by whom; `ports: {fixed: …}` in stack.yaml names another, without it a free one is taken")
+    return found
+
+
+def _free(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind((address, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port(address: str, avoid: set[int]) -> int:
+    """A port that nobody has now, above the range from which outgoing connections are given theirs where that leaves room."""
+    while True:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe_socket:
+            probe_socket.bind((address, 0))
+            port: int = probe_socket.getsockname()[1]
+        if port not in avoid:
+            return port
+
+
+def _start(
+    plan: Plan, known: state.State, tags: Mapping[str, str], existing: Mapping[str, engine.Container], volumes: Sequence[str], done: Up, report: Report
+) -> None:
+    """Hands over files, starts what is not running, and has running servers take what changed."""
+    stack = plan.stack
+    before = {service: dict(files) for service, files in known.pushed.items()}
+    _push(plan, known, tags, volumes)
+    project = compose.project(stack, plan.services, tags, plan.files, known.ports)
+    text = compose.text(project)
+    path = state.folder(stack.name) / "compose.yaml"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if paused := [one for one in existing.values() if one.state == "paused"]:
+        engine.each("unpause", paused)
+    standing_already = digest == known.compose_digest and {service.name for service in plan.services} == set(existing) and all(
+        one.state in ("running", "paused") for one in existing.values()
+    )
+    if not standing_already:
+        state.write(path, text.encode())
+        with done.step("containers", report, f"{len(plan.services)} started by Docker Compose"):
+            result = engine.compose(["up", "-d", "--remove-orphans", "--no-build", "-t", "5"], stack.name, path, check=False)
+            if result.status != 0:
+                raise _compose_error(result.last_words, known.ports)
+        known.compose_digest = digest
+    now = {one.service: one for one in engine.containers(stack.name)}
+    known.containers = {service: one.id for service, one in now.items()}
+    live = [service for service in plan.services if service.name in existing and existing[service.name].id == now[service.name].id]
+    for service in live:
+        changed = {path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
+        if changed:
+            with done.step(f"{service.name} takes new files", report, ", ".join(sorted(changed))):
+                _apply(service, now[service.name].id, {plan.files[service.name][path].on_change for path in changed})
+
+
+def apply_accounts(stack: Stack, known: state.State) -> None:
+    """Hands changed accounts of a running stack to its servers, without a restart; `stack` is what its file says."""
+    plan = _plan(stack, known)
+    before = {service: dict(files) for service, files in known.pushed.items()}
+    tags = {service.backend.name: images.tag(service.backend, stack.debian) for service in plan.services}
+    known.endpoints["accounts"] = [{"address": user.address, "password": None} for user in plan.stack.users]
+    _push(plan, known, tags, engine.existing_volumes(stack.name))
+    jobs = []
+    for service in plan.services:
+        kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
+        if kinds:
+            jobs.append((service, known.containers[service.name], kinds))
+    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+        list(pool.map(lambda job: _apply(*job), jobs))
+
+
+def _compose_error(words: str, ports: Mapping[str, int]) -> EngineError:
+    if _TAKEN.search(words):
+        named = next((f"{key} ({port})" for key, port in ports.items() if re.search(rf":{port}\b", words)), "a port")
+        return EngineError(f"{named} was taken by another program just now:\n{words}", "run `stackctl up` again: a free port is chosen")
+    if "no space left" in words:
+        return EngineError(f"the engine's disk is full:\n{words}", "`docker system df` shows what takes it, `stackctl prune` removes what stackctl left")
+    return EngineError(f"docker compose up failed:\n{words}", "`stackctl doctor` checks the engine")
+
+
+def _push(plan: Plan, known: state.State, tags: Mapping[str, str], volumes: Sequence[str]) -> None:
+    """Makes missing volumes and puts into the configuration volumes what is not in them yet."""
+    stack = plan.stack
+    wanted = compose.volumes(stack, plan.services)
+    missing = [volume for volume in wanted if compose.volume_name(stack.name, volume) not in volumes]
+    engine.make_volumes(stack.name, missing)
+    changes: dict[str, Files] = {}
+    for service in plan.services:
+        held = {} if compose.config_volume(service.name) in missing else known.pushed.get(service.name, {})
+        new = {path: file for path, file in plan.files[service.name].items() if held.get(path) != file.digest}
+        if new:
+            changes[service.name] = new
+    if changes:
+        engine.fill(stack.name, tags[plan.services[0].backend.name], changes)
+    known.pushed = {service.name: {path: file.digest for path, file in plan.files[service.name].items()} for service in plan.services}
+    state.save(known)
+
+
+def _apply(service: Service, container: str, kinds: set[render.OnChange]) -> None:
+    verbs = [verb for kind, verb in (("accounts", "accounts-changed"), ("reload", "reload")) if kind in kinds]
+    for verb in verbs:
+        status, output = engine.execute(container, [f"{VERBS}/{verb}"])
+        if status != 0:
+            raise EngineError(f"{service.name}: the verb {verb} failed ({status}): {output.strip()}", f"`stackctl logs {service.name}` shows more")
+
+
+def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str]) -> dict[str, Any]:
+    """The contract with outside tools: where everything is. Passwords are filled in when it is asked for them."""
+    stack = plan.stack
+
+    def of(service: Service) -> dict[str, Any]:
+        open_now = compose.listeners(stack, service)
+        names = [*service.backend.listeners, *(["sieve"] if service.role == "store" and "sieve" not in service.backend.listeners else [])]
+        where = {name: [stack.ports.address, known.ports[f"{service.name}.{name}"]] if name in open_now else None for name in names}
+        return {"backend": service.backend.name, "version": images.version_of(tags[service.backend.name]), "container": known.containers[service.name], **where}
+
+    assert known.disposable
+    root = ca.caroot(os.environ)
+    authority = ca.load_or_make_ca(root, [stack.domain, *stack.strict_domains, *stack.tls.names], datetime.now(UTC))
+    return {
+        "schema": 1,
+        "name": stack.name,
+        "domain": stack.domain,
+        "ca": str(authority.certificate_path),
+        "tls_name": plan.services[0].hostname,
+        "mta": of(plan.services[0]),
+        "stores": {service.name: {**of(service), "provides": list(service.backend.provides)} for service in plan.services[1:]},
+        "accounts": [{"address": user.address, "password": None} for user in stack.users],
+        "catch_all": {"address": stack.catch_all_address, "password": None},
+        "disposable": {"domain": stack.disposable, "password": None},
+    }
+
+
+def where(endpoints: Mapping[str, Any], service: str, listener: str, timeout_hint: str = "") -> Where:
+    """Where a listener is, for a client. Raises UsageError when the stack has none of that name."""
+    part = endpoints["mta"] if service == "mta" else endpoints["stores"].get(service)
+    if part is None:
+        raise UsageError(f"the stack {endpoints['name']} has no store {service}", f"it has {', '.join(endpoints['stores'])}")
+    if not part.get(listener):
+        raise UsageError(f"{service} has no open listener {listener}", f"it has {', '.join(k for k, v in part.items() if isinstance(v, list) and k != 'provides')}")
+    host, port = part[listener]
+    tls = "implicit" if listener in ("submissions", "imaps", "pop3s") else "starttls"
+    return Where(host, port, tls, endpoints["tls_name"], Path(endpoints["ca"]))
+
+
+def _ready(plan: Plan, known: state.State) -> None:
+    """Waits until every open listener greets, and its certificate verifies."""
+    deadline = time.monotonic() + READY_WITHIN
+    jobs = [(service, name) for service in plan.services for name in compose.listeners(plan.stack, service)]
+
+    def one(job: tuple[Service, str]) -> None:
+        service, listener = job
+        probe(
+            where(known.endpoints, service.name, listener),
+            service.backend.listeners[listener].protocol,
+            deadline,
+            lambda: engine.last_words(known.containers[service.name]),
+            label=f"{service.name} {listener}",
+        )
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(one, jobs))
+
+
+def _first_message(plan: Plan, known: state.State, done: Up, report: Report) -> None:
+    """Sends one message through the submission port and reads it from every store, by IMAP and by POP3; then deletes it.
+
+    Its mailbox is one of the disposable domain, so that nobody's INBOX holds what he did not expect.
+    """
+    assert known.disposable
+    address = f"{PROBE}@{plan.stack.disposable}"
+    password = known.disposable.password
+    subject = f"probe {os.urandom(8).hex()}"
+    message = compose_message(address, [address], [], subject, "Mail flows.\n", ())
+    way = "submission" if "submission" in compose.listeners(plan.stack, plan.services[0]) else "submissions"
+    with done.step("message accepted", report, f"{way}, TLS verified, AUTH"), Smtp(where(known.endpoints, "mta", way)) as smtp:
+        smtp.login(address, password)
+        smtp.send(address, [address], message)
+    for store in known.endpoints["stores"]:
+        with done.step(f"read from {store}", report, "IMAPS"), Imap(where(known.endpoints, store, "imaps")) as imap:
+            imap.login(address, password)
+            imap.wait(subject=re.escape(subject), timeout=30, prompt_idle=False)
+        with done.step(f"read from {store}", report, "POP3S"), Pop3(where(known.endpoints, store, "pop3s")) as pop3:
+            pop3.login(address, password)
+            numbers = range(1, pop3.stat()[0] + 1)
+            if not any(subject.encode() in pop3.retr(number) for number in numbers):
+                raise StackctlError(f"{store}: the first message is there by IMAP and not by POP3", f"`stackctl logs {store}` shows more")
+            for number in numbers:
+                pop3.dele(number)
+
+
+def _abandon(name: str, volumes_before: Sequence[str]) -> None:
+    """Takes the evidence, then removes what a failed first start made."""
+    with contextlib.suppress(StackctlError):
+        for one in engine.containers(name):
+            state.write(state.folder(name) / "evidence" / f"{one.service}.log", engine.logs(one.id).encode())
+        engine.remove(name, volumes=not volumes_before)
+    with contextlib.suppress(StackctlError):
+        known = state.load(name)
+        known.containers, known.compose_digest, known.fingerprint = {}, "", ""
+        known.pushed = known.pushed if volumes_before else {}
+        state.save(known)

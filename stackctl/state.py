@@ -1,0 +1,154 @@
+"""What stackctl remembers of a stack between two commands: a folder of its own, readable by its owner alone.
+
+Passwords, ports and what was handed to the containers are here; mail and configuration are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import string
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from stackctl.errors import StackctlError, TimedOut, UsageError
+
+_ALPHABET = string.ascii_letters + string.digits
+_LENGTH = 20  # of 62 letters: 119 bits
+
+
+@dataclass
+class Credential:
+    """A password and its bcrypt hash."""
+
+    password: str
+    hash: str
+
+
+@dataclass
+class State:
+    """The memory of one stack. `fingerprint` tells whether a second `up` has anything to do."""
+
+    name: str
+    source: str = ""
+    fingerprint: str = ""
+    watched: dict[str, list[int]] = field(default_factory=dict)  # password files: path -> [mtime in ns, octets]
+    certificate: list[float] = field(default_factory=list)  # the time in which it is good, in seconds since 1970
+    containers: dict[str, str] = field(default_factory=dict)
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    disposable: Credential | None = None
+    added: dict[str, int | None] = field(default_factory=dict)  # users made while it ran: address -> quota
+    deleted: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)  # users whose password is not the one in stack.yaml any more
+    ports: dict[str, int] = field(default_factory=dict)
+    pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds
+    compose_digest: str = ""
+    endpoints: dict[str, Any] = field(default_factory=dict)
+
+    def credential(self, address: str, password: str | None = None) -> Credential:
+        """The credential of an address: the one that is known, unless another password is given; made where there is none."""
+        known = self.credentials.get(address)
+        if known is None or (password is not None and known.password != password):
+            known = self.credentials[address] = new_credential(password)
+        return known
+
+
+def new_credential(password: str | None = None) -> Credential:
+    """A credential for a password, or for one that is made (119 bits)."""
+    import bcrypt
+
+    password = password or "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    # Cost 4 (1 ms) is for speed: made passwords cannot be guessed, and a test stack logs in thousands of times.
+    # bcrypt reads 72 octets at most.
+    return Credential(password, bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(4)).decode())
+
+
+def root() -> Path:
+    """Where the states of all stacks are: $STACKCTL_STATE, else $XDG_STATE_HOME/stackctl, else ~/.local/state/stackctl."""
+    if own := os.environ.get("STACKCTL_STATE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "stackctl"
+
+
+def folder(name: str) -> Path:
+    """The folder of one stack."""
+    return root() / name
+
+
+def names() -> tuple[str, ...]:
+    """The stacks that have a state, in alphabetical order."""
+    return tuple(sorted(path.parent.name for path in root().glob("*/state.json")))
+
+
+def load(name: str) -> State:
+    """The state of a stack, an empty one where there is none. Raises UsageError when the file is damaged."""
+    path = folder(name) / "state.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["credentials"] = {address: Credential(**pair) for address, pair in raw["credentials"].items()}
+        raw["disposable"] = Credential(**raw["disposable"]) if raw["disposable"] else None
+        return State(**{item.name: raw[item.name] for item in fields(State)})
+    except FileNotFoundError:
+        return State(name)
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as why:
+        raise UsageError(
+            f"{path}: damaged ({type(why).__name__}: {why})",
+            f"`stackctl down --name {name}` stops the stack by its labels; then delete {path} and run `stackctl up`: mail is kept, passwords are made anew",
+        ) from why
+    except OSError as why:
+        raise StackctlError(f"{path}: {why.strerror}", "is the folder yours? $STACKCTL_STATE names another one") from why
+
+
+def save(state: State) -> None:
+    """Writes a state, at once or not at all. Raises StackctlError when the disk does not take it."""
+    write(folder(state.name) / "state.json", json.dumps(asdict(state), indent=1).encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a private file (0600, folder 0700) atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(content)
+        temporary.replace(path)
+    except OSError as why:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StackctlError(f"{path}: {why.strerror}", "free some space there, or name another folder in $STACKCTL_STATE") from why
+
+
+def forget(name: str) -> None:
+    """Removes the state of a stack."""
+    shutil.rmtree(folder(name), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(name: str, timeout: float = 120) -> Iterator[None]:
+    """Holds a stack against other commands that change it; waits at most `timeout` seconds for its turn (TimedOut)."""
+    place = folder(name)
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as why:
+        raise StackctlError(f"{place}: {why.strerror}", "is the folder yours? $STACKCTL_STATE names another one") from why
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimedOut(f"the stack {name} is held by another stackctl for {timeout:g} s", "wait for it, or end it") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)
