@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackctl import command
-from stackctl.compose import LABEL, config_volume, project_name, volume_name
+from stackctl.compose import CONFIG, LABEL, config_volume, project_name, volume_name
 from stackctl.errors import EngineError
 from stackctl.render import Files
 
@@ -219,4 +219,17 @@ def labelled() -> dict[str, list[str]]:
             found.setdefault(row["Labels"][LABEL], []).append(f"network {row['Name']}")
         for volume in api.volumes(filters={"label": LABEL})["Volumes"] or ():
             found.setdefault(volume["Labels"][LABEL], []).append(f"volume {volume['Name']}")
+    return found
+
+
+def fetch(container: str) -> dict[str, bytes]:
+    """The configuration files of a container, by their path below /etc/stackctl."""
+    with _translated():
+        chunks, _ = client().api.get_archive(container, CONFIG)
+        data = b"".join(chunks)
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for entry in archive:
+            if entry.isfile() and (handle := archive.extractfile(entry)):
+                found[entry.name.partition("/")[2]] = handle.read()
     return found

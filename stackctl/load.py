@@ -256,6 +256,11 @@ def _value(text: str) -> str | int | float | bool | None:
     return float(text) if _DECIMAL.fullmatch(text) else text
 
 
+def _row(event: yaml.Event) -> int:
+    """The line on which an event begins."""
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
 class _Composer:
     """Events of the YAML parser to one tree, within bounds. What is no good in itself becomes a problem and a bad node."""
 
@@ -273,23 +278,25 @@ class _Composer:
         root = self.node(next(self.events), 0)
         next(self.events)  # the end of the document
         if isinstance(after := next(self.events), yaml.DocumentStartEvent):
-            self.report.refuse(after.start_mark.line + 1, "a second document begins here", "one file describes one stack; remove the line `---`")
+            self.report.refuse(_row(after), "a second document begins here", "one file describes one stack; remove the line `---`")
         return root
 
     def bounds(self, line: int, depth: int) -> None:
         """Refuse what is larger than any stack: before it costs time or stack frames."""
         self.count += 1
         if self.count > MAX_NODES:
-            self.report.refuse(line, f"more than {MAX_NODES:,} values, aliases (*) expanded", "a stack is described by a few; is this the right file?")
+            self.report.refuse(
+                line, f"more than {MAX_NODES:,} values, aliases (*) expanded", "a stack is described by a few; is this the right file?"
+            )
         if depth > MAX_DEPTH:
             self.report.refuse(line, f"nested more than {MAX_DEPTH} deep", "no key of a stack is; look at the brackets and the indentation")
 
     def node(self, event: yaml.Event, depth: int) -> Node:
-        line = event.start_mark.line + 1
+        line = _row(event)
         self.bounds(line, depth)
-        if isinstance(event, yaml.AliasEvent):
-            return self.alias(event.anchor, line, depth)
         assert isinstance(event, yaml.NodeEvent)
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event.anchor or "", line, depth)
         if event.anchor is not None:
             self.anchors[event.anchor] = None  # known but not complete: an alias to it in here would make a ring
         made: Node
@@ -314,7 +321,7 @@ class _Composer:
         own: dict[str, tuple[int, Node]] = {}
         merged: list[Node] = []
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            line = event.start_mark.line + 1
+            line = _row(event)
             if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None:
                 self.node(event, depth + 1)
                 self.node(next(self.events), depth + 1)
@@ -427,8 +434,8 @@ def _validate(tree: Mapping, report: _Report) -> Stack:
     """The model of what is good in the tree; what is bad is reported and taken out. Raises BadStack when nothing useful is left."""
     _settings(tree, report)
     _empty_passwords(tree, report)
-    for _ in range(4):  # the second time all is well, unless a validator sees only now what another hid
-        for key, (_line_, node) in list(tree.entries.items()):
+    for _attempt in range(4):  # the second time all is well, unless a validator sees only now what another hid
+        for key, (_, node) in list(tree.entries.items()):
             if _prune(node, _keys(Stack).get(key)) or node.bad:
                 report.broken.add(key)
         _prune(tree, Stack)
@@ -436,8 +443,10 @@ def _validate(tree: Mapping, report: _Report) -> Stack:
             return Stack.model_validate(_plain(tree, Stack), strict=True)
         except ValidationError as why:
             last = why
-            for error in why.errors(include_url=False):
-                _translate(error, tree, report)
+            errors = why.errors(include_url=False)
+            misspelt = _misspelt(errors, report)
+            for error in errors:
+                _translate(error, tree, report, quiet=error["type"] == "missing" and error["loc"] in misspelt)
     report.finish()
     raise last  # pydantic found what was put down to no key: a bug of ours, with its traceback
 
@@ -538,15 +547,25 @@ def _empty_passwords(tree: Mapping, report: _Report) -> None:
                 child.bad = True
 
 
-def _translate(error: ErrorDetails, tree: Mapping, report: _Report) -> None:
-    """One of pydantic's findings as a problem in plain words, and its node made bad."""
+def _misspelt(errors: Sequence[ErrorDetails], report: _Report) -> set[Place]:
+    """The keys that are missing only because they are misspelt: the unknown key says it all."""
+    unknown: dict[Place, list[str]] = {}
+    for error in errors:
+        if error["type"] == "extra_forbidden":
+            unknown.setdefault(error["loc"][:-1], []).append(str(error["loc"][-1]))
+    missing = {error["loc"] for error in errors if error["type"] == "missing"}
+    return {m for m in missing if any(f"'{m[-1]}'" in report.guess(key, [str(m[-1])]) for key in unknown.get(m[:-1], ())[:8])}
+
+
+def _translate(error: ErrorDetails, tree: Mapping, report: _Report, *, quiet: bool) -> None:
+    """One of pydantic's findings as a problem in plain words, unless `quiet`, and its node made bad."""
     at_key = error["loc"][-1:] == ("[key]",)
     place = error["loc"][:-1] if at_key else error["loc"]
     node, key_line, steps = _walk(tree, place)
     if steps == 0 or (steps < len(place) and error["type"] != "missing"):
         return  # made from something else that is bad and has its own problem
     line = key_line if at_key or error["type"] == "extra_forbidden" or not isinstance(node, Scalar) else node.line
-    if not node.bad:
+    if not node.bad and not quiet:
         message, hint = ("", "") if report.full else _words(error, place, node, report)
         report.add(line, message, hint)
     node.bad = True
@@ -687,7 +706,9 @@ class _Checks:
                 "choose another" if written else "it is the default of `disposable_domain`; give that another value",
             )
         if len(stack.disposable) > 253:
-            self.bad(("domain",), "leaves no room for 'inbox.' in front of it (253 octets in all)", "choose a shorter one, or give `disposable_domain`")
+            self.bad(
+                ("domain",), "leaves no room for 'inbox.' in front of it (253 octets in all)", "choose a shorter one, or give `disposable_domain`"
+            )
         for place, domain in (*here, (disposable, stack.disposable), *((("tls", "names", n), name) for n, name in enumerate(stack.tls.names))):
             self.reserved(place, domain)
 
@@ -739,7 +760,9 @@ class _Checks:
 
     def alias(self, alias: str, place: Place) -> None:
         if alias == self.stack.catch_all_address and self.stack.catch_all is None and self.seen.get(alias) == ("user", 1):
-            self.bad(place, f"alias '{alias}' is also the mailbox of mail for foreign domains", "give `catch_all` a user's address, or rename the alias")
+            self.bad(
+                place, f"alias '{alias}' is also the mailbox of mail for foreign domains", "give `catch_all` a user's address, or rename the alias"
+            )
             return
         self.claim("alias", alias, place)
         self.served("alias", alias, place)
@@ -912,7 +935,9 @@ class _Checks:
         if stack.relayhost is not None:
             found = _RELAYHOST.fullmatch(stack.relayhost)
             if not found or not 0 < int(found["port"] or 25) < 65536:
-                self.bad(("relayhost",), f"relayhost '{shown(stack.relayhost)}' is not a host", "write [host]:port, host:port or host, without a scheme")
+                self.bad(
+                    ("relayhost",), f"relayhost '{shown(stack.relayhost)}' is not a host", "write [host]:port, host:port or host, without a scheme"
+                )
         if stack.tls.ciphers is not None and not _CIPHERS.fullmatch(stack.tls.ciphers):
             self.bad(("tls", "ciphers"), "tls.ciphers: not a cipher list in OpenSSL's syntax", "names joined by ':', such as ECDHE+AESGCM:!aNULL")
         # The mirror is not repeated: a URL may hold a password.
@@ -921,7 +946,9 @@ class _Checks:
         if stack.debian.release is not None and not _RELEASE.fullmatch(stack.debian.release):
             self.bad(("debian", "release"), f"'{shown(stack.debian.release)}' is no Debian release", "a code name such as trixie")
         if stack.limits.memory is not None and stack.limits.memory < LEAST_MEMORY:
-            self.bad(("limits", "memory"), f"limits.memory: {stack.limits.memory} octets are too few for any container", "at least 6M; a server needs more")
+            self.bad(
+                ("limits", "memory"), f"limits.memory: {stack.limits.memory} octets are too few for any container", "at least 6M; a server needs more"
+            )
 
     def network(self, network: str, place: Place) -> None:
         bare = network.replace("[", "").replace("]", "")
@@ -947,7 +974,9 @@ class _Checks:
             elif user.password_file is not None and (password := self.first_line(folder / user.password_file, place)) is not None:
                 user = user.model_copy(update={"password": password})
             if password is not None and len(password.encode()) > BCRYPT_OCTETS:
-                self.bad(place, f"the password of '{user.address}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it")
+                self.bad(
+                    place, f"the password of '{user.address}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it"
+                )
             users.append(user)
         return tuple(users)
 

@@ -89,7 +89,9 @@ Octets = Annotated[  # at most an EiB: every server counts in 64 bits
     int,
     BeforeValidator(octets),
     Field(ge=1, le=1024**6),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024**6}, {"type": "string", "pattern": r"^[0-9]+ *([KMGkmg]?)(i?[Bb])?$"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024**6}, {"type": "string", "pattern": r"^[0-9]+ *([KMGkmg]?)(i?[Bb])?$"}]}
+    ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Settings = Annotated[dict[str, dict[str, Any]], AfterValidator(native)]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import ca, compose, engine, images, load, render, standing, state
+from stackctl import ca, certificate, compose, engine, images, load, render, standing, state
 from stackctl.clients.imap import Imap
 from stackctl.clients.message import compose as compose_message
 from stackctl.clients.pop3 import Pop3
@@ -147,7 +147,7 @@ def _certificate(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pai
     leaf = ca.make_leaf(authority.pair, names, now)
     state.write(folder / "cert.pem", leaf.certificate)
     state.write(folder / "key.pem", leaf.key)
-    known.certificate = list(ca.validity(leaf.certificate))
+    known.certificate = list(certificate.validity(leaf.certificate))
     return authority, leaf
 
 
@@ -373,3 +373,65 @@ def _abandon(name: str, volumes_before: Sequence[str]) -> None:
         known.containers, known.compose_digest, known.fingerprint = {}, "", ""
         known.pushed = known.pushed if volumes_before else {}
         state.save(known)
+
+
+MASKED = "$2b$04$" + "." * 53  # stands for every password hash where files are shown
+
+
+def preview(path: Path | None, name: str | None = None) -> Plan:
+    """A stack's services and files as they would be, for a person to read: no password hash, no key, nothing written, no engine asked.
+
+    The same file gives the same octets. Users added live are there too. Raises BadStack.
+    """
+    loaded = load.load(path)
+    stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    stack = effective(stack, state.load(stack.name))
+    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(stack), MASKED), MASKED, b"", b"", b"")
+    services = render.services(stack)
+    return Plan(stack, services, {service.name: _readable(render.render(stack, service, secrets)) for service in services})
+
+
+def _readable(files: Files) -> Files:
+    return {path: file for path, file in files.items() if not path.startswith("tls/")}
+
+
+def differences(path: Path | None, name: str | None = None) -> dict[str, str]:
+    """What `up` would change in the files of the running services: service/path to a unified diff."""
+    import difflib
+
+    plan = preview(path, name)
+    known = state.load(plan.stack.name)
+    found = {}
+    for service in plan.services:
+        running = engine.fetch(known.containers[service.name]) if service.name in known.containers else {}
+        for file, new in sorted(plan.files[service.name].items()):
+            before = re.sub(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", MASKED, running.get(file, b"").decode())
+            lines = difflib.unified_diff(before.splitlines(True), new.content.decode().splitlines(True), f"running/{file}", f"stack.yaml/{file}")
+            if text := "".join(lines):
+                found[f"{service.name}/{file}"] = text
+    return found
+
+
+def check(path: Path | None, name: str | None = None, report: Report = lambda _: None) -> dict[str, tuple[bool, str]]:
+    """Each engine's own checker on its files, in containers that run nothing else: service to (whether it is content, what it said).
+
+    Raises BadStack, and EngineError when no engine answers or an image cannot be built.
+    """
+    loaded = load.load(path)
+    stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    services = render.services(stack)
+    tags = images.build([service.backend for service in services], stack.debian, lambda progress: report(str(progress)))
+    now = datetime.now(UTC)
+    authority = ca.make_ca([stack.domain, *stack.strict_domains, *stack.tls.names], now)  # for a throw-away certificate
+    leaf = ca.make_leaf(authority, render.certificate_names(stack), now)
+    hashes = {address: state.new_credential().hash for address in render.mailbox_addresses(stack)}
+    secrets = Secrets(hashes, state.new_credential().hash, leaf.certificate, leaf.key, authority.certificate)
+
+    def one(service: Service) -> tuple[bool, str]:
+        report(f"{service.name}: {service.backend.name} checks its files …")
+        files = render.render(stack, service, secrets)
+        status, output = engine.try_out(tags[service.backend.name], files, [f"{VERBS}/check"], stack.name)
+        return status == 0, output.strip()
+
+    with ThreadPoolExecutor(len(services)) as pool:
+        return dict(zip((service.name for service in services), pool.map(one, services), strict=True))

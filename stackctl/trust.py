@@ -151,7 +151,7 @@ class Keychain:
     def has(self, ca: Certificate) -> bool:
         """By the fingerprints of what the keychain holds."""
         held = run(["security", "find-certificate", "-a", "-Z", self.path], check=False).text
-        return f"SHA-256 hash: {ca.sha256}" in held.lower().replace("sha-256", "SHA-256")
+        return f"sha-256 hash: {ca.sha256}" in held.lower()
 
     def add(self, ca: Certificate) -> Steps:
         """As a root for TLS only, for every user of the machine (-d)."""

@@ -1,0 +1,21 @@
+"""The program `stackctl`. Never does anything itself: it finds the command, and turns errors into words and exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 ok, 1 a check failed, 2 usage, 3 engine, 4 timed out, 130 interrupted."""
+    if sys.argv[1:] == ["--version"]:
+        from stackctl import __version__
+
+        print(f"stackctl {__version__}")
+        return
+    from stackctl.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The command tree, and errors as words and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from stackctl import __version__
+from stackctl.cli import authority, mail, machine, project, stacks, users
+from stackctl.errors import StackctlError
+
+EXIT_CODES = "Exit codes: 0 ok, 1 a check or test failed, 2 usage or bad stack.yaml, 3 engine trouble, 4 timed out, 130 interrupted."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    help=f"A real mail system on this machine: Postfix, Dovecot and Courier in containers, with TLS that verifies.\n\nstackctl up\n\n{EXIT_CODES}",
+)
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        print(f"stackctl {__version__}")
+        raise typer.Exit
+
+
+for part in (stacks, mail, users, project, authority, machine):
+    part.register(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code. Errors are printed to standard error, as JSON where --json is given."""
+    try:
+        result = app(list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except StackctlError as why:
+        if "--json" in arguments:
+            print(json.dumps({"error": why.message, "hint": why.hint, "exit_code": why.exit_code}), file=sys.stderr)
+        else:
+            print(f"stackctl: {why.message}" + (f"\n  next: {why.hint}" if why.hint else ""), file=sys.stderr)
+        return why.exit_code
+    except click.exceptions.Exit as why:
+        return why.exit_code
+    except click.ClickException as why:
+        why.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        print("\nstackctl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `stackctl logs | head`
+        sys.stderr.close()
+        return 0
