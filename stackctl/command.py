@@ -17,6 +17,7 @@ from typing import IO
 from stackctl.errors import EngineError, TimedOut
 
 _LAST_LINES = 12
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,7 @@ def run(
     Raises EngineError when the program is missing, or (with `check`) when its exit status is not 0, and
     TimedOut when it was ended at the deadline. An interrupt ends the program too, and its children.
     """
-    full = {**os.environ, **env} if env else None
-    try:
-        child = subprocess.Popen(  # a session of its own, so that the whole family can be ended
-            list(argv),
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=full,
-            start_new_session=True,
-        )
-    except FileNotFoundError as why:
-        raise EngineError(f"{argv[0]}: command not found", "`stackctl doctor` says what is missing, `stackctl doctor --fix` installs it") from why
-    except PermissionError as why:
-        raise EngineError(f"{argv[0]}: {why.strerror}") from why
+    child = _start(argv, subprocess.PIPE if stdin is not None else subprocess.DEVNULL, env)
     try:
         stdout, stderr = _talk(child, stdin, timeout, on_line)
     except subprocess.TimeoutExpired as why:
@@ -77,10 +65,45 @@ def run(
     except BaseException:
         _end(child)
         raise
+    finally:
+        _running.discard(child)
     done = Done(tuple(argv), child.returncode, stdout, stderr)
-    if check and done.status != 0:
-        raise EngineError(f"{_shown(argv)}: exit status {done.status}\n{done.last_words}".rstrip())
-    return done
+    return _checked(done) if check else done
+
+
+def pipe(producer: Sequence[str], consumer: Sequence[str], *, timeout: float = 600, on_line: Callable[[str], None] | None = None) -> Done:
+    """Runs two programs, the output of the first being the input of the second; what the second one gave.
+
+    `on_line` sees what the first says on standard error. Raises as `run` does, for the first program before the second.
+    """
+    first = _start(producer, subprocess.DEVNULL, None)
+    heard: list[bytes] = []
+    try:
+        assert first.stdout and first.stderr
+        second = _start(consumer, first.stdout, None)
+        first.stdout.close()  # the second one's alone now, so that the first is told when it ends
+        listener = threading.Thread(target=_listen, args=(first.stderr, heard, on_line or (lambda _: None)), daemon=True)
+        listener.start()
+        try:
+            stdout, stderr = second.communicate(timeout=timeout)
+            first.wait(timeout)
+            listener.join(timeout)
+        except subprocess.TimeoutExpired as why:
+            raise TimedOut(f"{_shown(producer)} | {_shown(consumer)}: not done after {timeout:g} s") from why
+        finally:
+            _end(second)
+            _running.discard(second)
+    finally:
+        _end(first)
+        _running.discard(first)
+    _checked(Done(tuple(producer), first.returncode, b"", b"".join(heard)))
+    return _checked(Done(tuple(consumer), second.returncode, stdout, stderr))
+
+
+def end_all() -> None:
+    """Ends every program that any thread of this process is running: only the main thread sees an interrupt."""
+    for child in list(_running):
+        _end(child)
 
 
 def replace(argv: Sequence[str]) -> None:
@@ -102,12 +125,7 @@ def _talk(child: subprocess.Popen[bytes], stdin: bytes | None, timeout: float, o
         return child.communicate(stdin, timeout)
     outputs: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
 
-    def read(name: str, stream: IO[bytes]) -> None:
-        for line in stream:
-            outputs[name].append(line)
-            on_line(line.decode("utf-8", "replace").rstrip())
-
-    readers = [threading.Thread(target=read, args=(name, getattr(child, name)), daemon=True) for name in outputs]
+    readers = [threading.Thread(target=_listen, args=(getattr(child, name), outputs[name], on_line), daemon=True) for name in outputs]
     for reader in readers:
         reader.start()
     if stdin is not None and child.stdin is not None:
@@ -120,8 +138,34 @@ def _talk(child: subprocess.Popen[bytes], stdin: bytes | None, timeout: float, o
     return b"".join(outputs["stdout"]), b"".join(outputs["stderr"])
 
 
+def _start(argv: Sequence[str], stdin: int | IO[bytes], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    full = {**os.environ, **env} if env else None
+    try:  # a session of its own, so that the whole family can be ended
+        child = subprocess.Popen(list(argv), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=full, start_new_session=True)
+    except FileNotFoundError as why:
+        raise EngineError(f"{argv[0]}: command not found", "`stackctl doctor` says what is missing, `stackctl doctor --fix` installs it") from why
+    except PermissionError as why:
+        raise EngineError(f"{argv[0]}: {why.strerror}") from why
+    _running.add(child)
+    return child
+
+
+def _listen(stream: IO[bytes], heard: list[bytes], on_line: Callable[[str], None]) -> None:
+    for line in stream:
+        heard.append(line)
+        on_line(line.decode("utf-8", "replace").rstrip())
+
+
+def _checked(done: Done) -> Done:
+    if done.status != 0:
+        raise EngineError(f"{_shown(done.argv)}: exit status {done.status}\n{done.last_words}".rstrip())
+    return done
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ends a program and its children: asks first, then insists."""
+    """Ends a program and its children: asks first, then insists. Nothing where it has ended already."""
+    if child.poll() is not None:
+        return
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, sign)

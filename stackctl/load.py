@@ -35,10 +35,11 @@ RESERVED = "store.internal"  # the part of the name space in which the MTA addre
 SERVICES = ("mta", "mail")  # the MTA's service and its host name: no store can be called so
 
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# YAML 1.2.2 5.1 c-printable is what may stand in a file; anything else is damage, or an attempt.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+# YAML 1.2.2 5.1 c-printable is what may stand in a file; anything else is damage, or an attempt. The rest of what it excludes
+# is looked for otherwise: a pattern beyond Latin-1 takes milliseconds to compile.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 # What must not reach a terminal from a file: controls (C0, C1), line separators, changes of direction.
-_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSHOWABLE = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 # YAML 1.1's words for a truth value: other tools read them so, and people write them.
 _TRUTH = {w: value for value, words in ((True, "yes true on"), (False, "no false off")) for s in words.split() for w in (s, s.title(), s.upper())}
@@ -108,7 +109,7 @@ def parse(text: str, where: str, folder: Path) -> Stack:
 def shown(text: str, most: int = 60) -> str:
     """A text from a file, fit for a terminal: no control characters, not endless."""
     text = text if len(text) <= most else text[: most - 1] + "…"
-    return _UNSHOWABLE.sub(lambda c: f"\\x{ord(c[0]):02x}" if ord(c[0]) < 256 else f"\\u{ord(c[0]):04x}", text)
+    return re.sub(_UNSHOWABLE, lambda c: f"\\x{ord(c[0]):02x}" if ord(c[0]) < 256 else f"\\u{ord(c[0]):04x}", text)
 
 
 @dataclass
@@ -135,12 +136,12 @@ class _Report:
         """A hint: the known word that was meant, or else which there are."""
         import difflib  # only a bad file needs it
 
-        names = list(dict.fromkeys(known))
+        names = {name.lower(): name for name in known}
         if self.full or len(word) > 64 or len(names) > 1000:
             return ""
         if near := difflib.get_close_matches(word.lower(), names, 1, 0.6):
-            return f"did you mean '{near[0]}'?"
-        return f"there are: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+            return f"did you mean '{names[near[0]]}'?"
+        return f"there are: {', '.join(names.values())}" if 0 < len(names) <= 24 else ""
 
     def refuse(self, line: int, message: str, hint: str) -> NoReturn:
         """A problem after which nothing more can be said of the file."""
@@ -197,10 +198,16 @@ Node = Scalar | Listing | Mapping
 def _compose(text: str, report: _Report) -> Mapping:
     """The top level of the text. Raises BadStack when it is no YAML or no mapping."""
     text = text.removeprefix("\ufeff")
-    if bad := _UNPRINTABLE.search(text):
-        line = text.count("\n", 0, bad.start()) + 1
-        report.refuse(line, f"holds the control character {shown(bad[0])}", "remove it; is this a text file in UTF-8?")
-    if len(text.encode()) > MAX_OCTETS:
+    unprintable = _UNPRINTABLE.search(text)
+    at = [unprintable.start()] if unprintable else [place for c in "\ufeff\ufffe\uffff" if (place := text.find(c)) >= 0]
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as why:  # half of a surrogate pair
+        at.append(why.start)
+    if at:
+        line = text.count("\n", 0, min(at)) + 1
+        report.refuse(line, f"holds the character {text[min(at)]!a}, which no text has", "remove it; is this a text file in UTF-8?")
+    if size > MAX_OCTETS:
         report.refuse(1, "larger than 1 MiB", "a stack.yaml is a few lines; is this the right file?")
     try:
         root = _Composer(yaml.parse(text, Loader=_YAML), report).document()
@@ -285,9 +292,7 @@ class _Composer:
         """Refuse what is larger than any stack: before it costs time or stack frames."""
         self.count += 1
         if self.count > MAX_NODES:
-            self.report.refuse(
-                line, f"more than {MAX_NODES:,} values, aliases (*) expanded", "a stack is described by a few; is this the right file?"
-            )
+            self.report.refuse(line, f"more than {MAX_NODES:,} values, aliases (*) expanded", "a stack is described by a few; is this the right file?")
         if depth > MAX_DEPTH:
             self.report.refuse(line, f"nested more than {MAX_DEPTH} deep", "no key of a stack is; look at the brackets and the indentation")
 
@@ -348,7 +353,7 @@ class _Composer:
         """A copy of what the anchor names, so that every place can be bad for itself."""
         target = self.anchors.get(anchor)
         if target is not None:
-            return self.copy(target, depth)
+            return self.copy(target, depth, line)
         # The name is not repeated: an unquoted password may begin with '*'.
         if anchor in self.anchors:
             self.report.add(line, "an alias (*) inside of what it stands for", "an anchor (&) cannot contain itself")
@@ -356,24 +361,24 @@ class _Composer:
             self.report.add(line, "an alias (*) without its anchor (&) above", "put a text that begins with '*' in quotes")
         return Scalar(line, "", None, bad=True)
 
-    def copy(self, node: Node, depth: int) -> Node:
-        self.bounds(node.line, depth)
+    def copy(self, node: Node, depth: int, line: int) -> Node:
+        self.bounds(line, depth)
         if isinstance(node, Scalar):
             return Scalar(node.line, node.text, node.value, node.bad)
         if isinstance(node, Listing):
-            return Listing(node.line, [self.copy(item, depth + 1) for item in node.items], node.bad)
-        return Mapping(node.line, {key: (line, self.copy(value, depth + 1)) for key, (line, value) in node.entries.items()}, node.bad)
+            return Listing(node.line, [self.copy(item, depth + 1, line) for item in node.items], node.bad)
+        return Mapping(node.line, {key: (at, self.copy(value, depth + 1, line)) for key, (at, value) in node.entries.items()}, node.bad)
 
 
-def _found(node: Node | None) -> str:
-    """A node in words."""
+def _found(node: Node, *, secret: bool = False) -> str:
+    """A node in words, which do not quote it when it may be a password."""
     match node:
         case Scalar(value=bool()):
-            return f"the truth value {node.text}"
+            return "a truth value" if secret else f"the truth value {node.text}"
         case Scalar(value=int() | float()):
-            return f"the number {node.text}"
+            return "a number" if secret else f"the number {node.text}"
         case Scalar(value=str()):
-            return f"the text '{shown(node.text)}'"
+            return "a text" if secret else f"the text '{shown(node.text)}'"
         case Listing():
             return "a list"
         case Mapping():
@@ -565,10 +570,27 @@ def _translate(error: ErrorDetails, tree: Mapping, report: _Report, *, quiet: bo
     if steps == 0 or (steps < len(place) and error["type"] != "missing"):
         return  # made from something else that is bad and has its own problem
     line = key_line if at_key or error["type"] == "extra_forbidden" or not isinstance(node, Scalar) else node.line
+    if error["type"] == "too_short" and isinstance(node, Listing) and node.items:
+        return  # pydantic counts what is good of it
     if not node.bad and not quiet:
         message, hint = ("", "") if report.full else _words(error, place, node, report)
         report.add(line, message, hint)
     node.bad = True
+
+
+# What stands below a key, for those that do not hold a single value.
+_EXAMPLES: dict[int | str, str] = {
+    "domains": "- example.org",
+    "mta": "backend: …",
+    "stores": "- backend: …",
+    "users": "- address: alice@example.test",
+    "aliases": "team@example.test: [alice@example.test]",
+    "mynetworks": "- 192.0.2.0/24",
+    "tls": "minimum_version: TLSv1.3",
+    "ports": "fixed: {mta.smtp: 2525}",
+    "debian": "release: trixie",
+    "limits": "memory: 256M",
+}
 
 
 def _secret(place: Place) -> bool:
@@ -578,12 +600,12 @@ def _secret(place: Place) -> bool:
 
 def _words(error: ErrorDetails, place: Place, node: Node, report: _Report) -> tuple[str, str]:
     """What is wrong at a place, and what to write instead."""
-    name, bound = dotted(place), error.get("ctx", {})
-    written = node.text if isinstance(node, Scalar) else ""
-    found = "something else" if _secret(place) and isinstance(node, Scalar) else _found(node)
-    if _secret(place):
-        written = "…"
+    name, bound, secret = dotted(place), error.get("ctx", {}), _secret(place)
+    written = "…" if secret else node.text if isinstance(node, Scalar) else ""
+    found = _found(node, secret=secret)
     match error["type"]:
+        case "extra_forbidden" if not place[-1]:
+            return "an empty key", "remove it"
         case "extra_forbidden":
             return f"unknown key '{shown(str(place[-1]))}'", _belongs(str(place[-1]), place[:-1], report)
         case "missing":
@@ -592,33 +614,39 @@ def _words(error: ErrorDetails, place: Place, node: Node, report: _Report) -> tu
             return f"{owner} has no '{key}'", examples.get(key, f"add `{key}: …`")
         case "string_type":
             hint = f'put it in quotes: "{shown(written)}"' if isinstance(node, Scalar) else "write a single value"
-            if isinstance(node, Scalar) and isinstance(node.value, bool) and not _secret(place):
+            if isinstance(node, Scalar) and isinstance(node.value, bool) and not secret:
                 hint = f'YAML reads {written} as {str(node.value).lower()}; put it in quotes: "{written}"'
             return f"{name}: expected a text, found {found}", hint
         case "int_type" | "float_type":
             kind = "a whole number" if error["type"] == "int_type" else "a number"
             hint = "write it in decimal, without quotes, separators or unit"
             if place[:2] == ("ports", "fixed") and isinstance(node, Mapping):
-                hint = f"write `{shown(str(place[-1]))}.{shown(next(iter(node.entries), 'smtp'))}: 2525`"
+                listener, (_, port) = next(iter(node.entries.items()), ("smtp", (0, node)))
+                hint = f"write `{shown(str(place[-1]))}.{shown(listener)}: {shown(port.text) if isinstance(port, Scalar) else 2525}`"
             return f"{name}: expected {kind}, found {found}", hint
         case "bool_type":
             return f"{name}: expected true or false, found {found}", "write true or false, without quotes"
         case "tuple_type":
-            return f"{name}: expected a list, found {found}", f"write [{shown(written)}]" if written else "one item a line, each after `- `"
+            items = isinstance(node, Scalar) and node.value is not None and not _keys(Stack).get(str(place[0]))
+            return (
+                f"{name}: expected a list, found {found}",
+                f"write [{shown(written)}]" if items else f"each item in its own line: `{_EXAMPLES[place[0]]}`",
+            )
         case "dict_type" | "model_type":
             return _no_mapping(place, node, name, found, report)
         case "literal_error":
             model = _model_at(place[:-1])
             options = [str(o) for o in _options(model.model_fields[str(place[-1])].annotation)] if model else []
-            return f"{name}: {found} is none of {', '.join(options)}", report.guess(written, options)
+            return f"{name}: {found} is none of {', '.join(options)}", report.guess(written, options) if len(written) > 3 else ""
         case "greater_than_equal" | "less_than_equal":
             low = "ge" in bound
-            return f"{name}: {shown(written)} is too {'small' if low else 'large'}", f"at {'least' if low else 'most'} {bound['ge' if low else 'le']}"
+            most = int(bound["ge" if low else "le"])
+            return f"{name}: {shown(written)} is too {'small' if low else 'large'}", f"at {'least' if low else 'most'} {most}"
         case "string_too_short" | "too_short":
-            return f"{name}: is empty", f"at least {bound['min_length']}, or remove the key"
-        case "string_too_long":
+            return f"{name}: is empty", "give one, or remove the key"
+        case "string_too_long" | "too_long":
             return f"{name}: is longer than {bound['max_length']} characters", "shorten it"
-    return f"{name}: {bound.get('error', 'is not valid here')}", "" if written.isascii() else "write it in ASCII; a domain as `xn--…`"
+    return f"{name}: {bound.get('error', 'is not valid here')}", "" if secret or written.isascii() else "write it in ASCII; a domain as `xn--…`"
 
 
 def _no_mapping(place: Place, node: Node, name: str, found: str, report: _Report) -> tuple[str, str]:
@@ -629,10 +657,7 @@ def _no_mapping(place: Place, node: Node, name: str, found: str, report: _Report
         role = "mta" if place[0] == "mta" else "store"
         files = dict.fromkeys(file for backend in all_backends().values() if backend.role == role for file in backend.settings)
         return f"{name}: expected settings by file, found {found}", f"the file comes first: {', '.join(f'`{file}: {{…}}`' for file in files)}"
-    model = _model_at(place)
-    first = next(iter(model.model_fields)) if model else ""
-    examples = {"mta": f"`backend: {choices('mta')[0]}`", "stores": f"`backend: {choices('store')[0]}`", "users": "`address: alice@example.test`"}
-    return f"{name}: expected keys with values, found {found}", f"such as {examples.get(str(place[0]), f'`{first}: …`')}"
+    return f"{name}: expected keys with values, found {found}", f"such as `{_EXAMPLES[place[0]].removeprefix('- ')}`"
 
 
 def _belongs(key: str, place: Place, report: _Report) -> str:
@@ -695,7 +720,8 @@ class _Checks:
         first: dict[str, int] = {}
         for place, domain in here:
             if domain in first:
-                self.bad(place, f"domain '{domain}' is given twice", f"first on line {first[domain]}; `domain` need not be repeated in `domains`")
+                again = "; `domains` are further ones" if domain == stack.domain else ""
+                self.bad(place, f"domain '{domain}' is given twice", f"first on line {first[domain]}{again}")
             first.setdefault(domain, self.line(place))
         disposable: Place = ("disposable_domain",)
         if stack.disposable in first and self.sound("domain", "disposable_domain"):
@@ -705,11 +731,13 @@ class _Checks:
                 f"'{stack.disposable}' cannot be both: in the disposable domain every address exists, in the others only users",
                 "choose another" if written else "it is the default of `disposable_domain`; give that another value",
             )
+            self.report.broken.add("disposable_domain")
         if len(stack.disposable) > 253:
-            self.bad(
-                ("domain",), "leaves no room for 'inbox.' in front of it (253 octets in all)", "choose a shorter one, or give `disposable_domain`"
-            )
-        for place, domain in (*here, (disposable, stack.disposable), *((("tls", "names", n), name) for n, name in enumerate(stack.tls.names))):
+            hint = "choose a shorter one, or give `disposable_domain`"
+            self.bad(("domain",), f"domain '{shown(stack.domain)}' leaves no room for 'inbox.' before it, with 253 octets in all", hint)
+        if stack.disposable_domain is not None:
+            here.append((disposable, stack.disposable_domain))
+        for place, domain in (*here, *((("tls", "names", n), name) for n, name in enumerate(stack.tls.names))):
             self.reserved(place, domain)
 
     def reserved(self, place: Place, domain: str) -> bool:
@@ -729,8 +757,9 @@ class _Checks:
         if host in stack.strict_domains or host == stack.disposable:
             return True
         if not self.reserved(place, host):
-            hint = self.report.guess(host, stack.strict_domains)
-            self.bad(place, f"{what} '{address}' is in a domain that the stack does not serve", hint or f"add '{host}' to `domains`")
+            near = self.report.guess(host, stack.strict_domains)
+            hint = f"{near} Else add" if near.startswith("did you mean") else "add"
+            self.bad(place, f"{what} '{address}' is in a domain that the stack does not serve", f"{hint} '{host}' to `domains`")
         return False
 
     def claim(self, what: str, address: str, place: Place) -> None:
@@ -760,9 +789,7 @@ class _Checks:
 
     def alias(self, alias: str, place: Place) -> None:
         if alias == self.stack.catch_all_address and self.stack.catch_all is None and self.seen.get(alias) == ("user", 1):
-            self.bad(
-                place, f"alias '{alias}' is also the mailbox of mail for foreign domains", "give `catch_all` a user's address, or rename the alias"
-            )
+            self.bad(place, f"alias '{alias}' is also the mailbox of mail for foreign domains", "give `catch_all` a user's address, or rename the alias")
             return
         self.claim("alias", alias, place)
         self.served("alias", alias, place)
@@ -795,6 +822,8 @@ class _Checks:
                 self.bad(("catch_all",), f"catch_all '{stack.catch_all}' is {'an alias' if what == 'alias' else 'no user'}: it has no mailbox", hint)
 
     def guess_address(self, address: str, kinds: Sequence[str] = ("user", "alias")) -> str:
+        if self.report.full or len(self.seen) > 1000:  # not worth a walk over all of them
+            return ""
         return self.report.guess(address, [known for known, (what, _) in self.seen.items() if what in kinds])
 
     def alias_keys(self) -> list[str]:
@@ -935,9 +964,7 @@ class _Checks:
         if stack.relayhost is not None:
             found = _RELAYHOST.fullmatch(stack.relayhost)
             if not found or not 0 < int(found["port"] or 25) < 65536:
-                self.bad(
-                    ("relayhost",), f"relayhost '{shown(stack.relayhost)}' is not a host", "write [host]:port, host:port or host, without a scheme"
-                )
+                self.bad(("relayhost",), f"relayhost '{shown(stack.relayhost)}' is not a host", "write [host]:port, host:port or host, without a scheme")
         if stack.tls.ciphers is not None and not _CIPHERS.fullmatch(stack.tls.ciphers):
             self.bad(("tls", "ciphers"), "tls.ciphers: not a cipher list in OpenSSL's syntax", "names joined by ':', such as ECDHE+AESGCM:!aNULL")
         # The mirror is not repeated: a URL may hold a password.
@@ -946,9 +973,7 @@ class _Checks:
         if stack.debian.release is not None and not _RELEASE.fullmatch(stack.debian.release):
             self.bad(("debian", "release"), f"'{shown(stack.debian.release)}' is no Debian release", "a code name such as trixie")
         if stack.limits.memory is not None and stack.limits.memory < LEAST_MEMORY:
-            self.bad(
-                ("limits", "memory"), f"limits.memory: {stack.limits.memory} octets are too few for any container", "at least 6M; a server needs more"
-            )
+            self.bad(("limits", "memory"), f"limits.memory: {stack.limits.memory} octets are too few for any container", "at least 6M; a server needs more")
 
     def network(self, network: str, place: Place) -> None:
         bare = network.replace("[", "").replace("]", "")
@@ -974,9 +999,7 @@ class _Checks:
             elif user.password_file is not None and (password := self.first_line(folder / user.password_file, place)) is not None:
                 user = user.model_copy(update={"password": password})
             if password is not None and len(password.encode()) > BCRYPT_OCTETS:
-                self.bad(
-                    place, f"the password of '{user.address}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it"
-                )
+                self.bad(place, f"the password of '{user.address}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it")
             users.append(user)
         return tuple(users)
 

@@ -50,7 +50,7 @@ class Key:
     description: str
 
 
-def keys() -> tuple[Key, ...]:
+def all_keys() -> tuple[Key, ...]:
     """Every key, sections included, in the order of the model."""
     return tuple(_keys(Stack, ""))
 
@@ -117,7 +117,7 @@ def _default(info: FieldInfo, inner: type[BaseModel] | None) -> str:
 
 def table() -> str:
     """All keys as a table in Markdown."""
-    rows = [("Key", "Type", "Default", "Meaning"), ("---",) * 4, *((f"`{k.name}`", k.type, k.default, k.description) for k in keys())]
+    rows = [("Key", "Type", "Default", "Meaning"), ("---",) * 4, *((f"`{k.name}`", k.type, k.default, k.description) for k in all_keys())]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
 
 
@@ -128,6 +128,8 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of stack.yaml, with the backends that this installation has."""
     made = Stack.model_json_schema()
     definitions = made["$defs"]
+    for key, info in Stack.model_fields.items():  # pydantic leaves out what a definition below says too
+        made["properties"][key].setdefault("description", info.description)
     for definition, role in (("Mta", "mta"), ("Store", "store")):
         known = choices(role)
         properties = definitions[definition]["properties"]

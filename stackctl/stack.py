@@ -98,9 +98,11 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
                 known.endpoints = _endpoints(plan, known, tags)
                 _ready(plan, known)
             _first_message(plan, known, done, report)
-        except BaseException:
+        except BaseException as why:
             if not existing:
-                _abandon(stack.name, volumes_before)
+                evidence = _abandon(stack.name, volumes_before)
+                if isinstance(why, StackctlError):
+                    why.hint = f"what the servers said is in {evidence}; `stackctl check` lets them look at their files" if evidence else why.hint
             raise
         known.source, known.fingerprint = where, standing.fingerprint(content, name)
         known.watched = standing.watch(_password_files(path, loaded))
@@ -143,6 +145,7 @@ def _certificate(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pai
     with contextlib.suppress(FileNotFoundError):
         leaf = ca.Pair((folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes())
         if ca.needs_renewal(leaf.certificate, authority.pair.certificate, names, now) is None:
+            known.certificate = list(certificate.validity(leaf.certificate))
             return authority, leaf
     leaf = ca.make_leaf(authority.pair, names, now)
     state.write(folder / "cert.pem", leaf.certificate)
@@ -362,17 +365,20 @@ def _first_message(plan: Plan, known: state.State, done: Up, report: Report) -> 
                 pop3.dele(number)
 
 
-def _abandon(name: str, volumes_before: Sequence[str]) -> None:
-    """Takes the evidence, then removes what a failed first start made."""
+def _abandon(name: str, volumes_before: Sequence[str]) -> Path | None:
+    """Takes the evidence, then removes what a failed first start made; the folder of the evidence, if there is any."""
+    evidence = None
     with contextlib.suppress(StackctlError):
         for one in engine.containers(name):
-            state.write(state.folder(name) / "evidence" / f"{one.service}.log", engine.logs(one.id).encode())
+            evidence = state.folder(name) / "evidence"
+            state.write(evidence / f"{one.service}.log", engine.logs(one.id).encode())
         engine.remove(name, volumes=not volumes_before)
     with contextlib.suppress(StackctlError):
         known = state.load(name)
         known.containers, known.compose_digest, known.fingerprint = {}, "", ""
         known.pushed = known.pushed if volumes_before else {}
         state.save(known)
+    return evidence
 
 
 MASKED = "$2b$04$" + "." * 53  # stands for every password hash where files are shown

@@ -173,6 +173,28 @@ class TestClientsAccept:
         argv += ["--verify-purpose", ExtendedKeyUsageOID.SERVER_AUTH.dotted_string]
         return subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=30).returncode == 0
 
+    @needs_openssl
+    @pytest.mark.parametrize(("address", "good"), [("ann@example.test", True), ("ann@test", True), ("ann@example.edu", False)])
+    def test_a_stolen_key_signs_no_strangers_mail(self, tmp_path: Path, authority: ca.Pair, address: str, good: bool) -> None:
+        key = rsa.generate_private_key(65537, 2048)
+        person = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(parsed(authority).subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - timedelta(minutes=5))
+            .not_valid_after(NOW + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(address)]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+            .sign(ca._key(authority.key), hashes.SHA256())
+        )
+        (tmp_path / "root.pem").write_bytes(authority.certificate)
+        (tmp_path / "person.pem").write_bytes(person.public_bytes(Encoding.PEM))
+        argv = ["openssl", "verify", "-purpose", "smimesign", "-CAfile", "root.pem", "person.pem"]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        assert (done.returncode == 0) is good and (good or "permitted subtree violation" in done.stderr)
+
     def test_the_strict_verifier_of_browsers_and_rust(self, authority: ca.Pair, leaf: ca.Pair) -> None:
         builder = x509.verification.PolicyBuilder().store(x509.verification.Store([parsed(authority)])).time(NOW)
         verifier = builder.build_server_verifier(x509.DNSName(NAMES[0]))
@@ -324,10 +346,10 @@ class TestTheFolder:
         children = [context.Process(target=_make, args=(folder, barrier, results)) for _ in range(4)]
         for child in children:
             child.start()
-        found = {results.get() for _ in children}
         for child in children:
             child.join(30)
-        assert found == {(folder / "rootCA.pem").read_bytes()}
+        assert [child.exitcode for child in children] == [0] * 4
+        assert {results.get() for _ in children} == {(folder / "rootCA.pem").read_bytes()}
         assert sorted(path.name for path in folder.iterdir()) == ["rootCA-key.pem", "rootCA.pem"]
 
     def test_a_lock_that_is_never_released_is_not_waited_for_for_ever(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,9 +532,7 @@ class TestEnvironment:
     def root(self, folder: Path) -> ca.Authority:
         return ca.load_or_make_ca(folder, ["example.test"], NOW)
 
-    def test_a_variable_that_replaces_names_the_systems_roots_and_ours(
-        self, tmp_path: Path, root: ca.Authority, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_variable_that_replaces_names_the_systems_roots_and_ours(self, tmp_path: Path, root: ca.Authority, monkeypatch: pytest.MonkeyPatch) -> None:
         foreign = ca.make_ca(None, NOW)
         (tmp_path / "system.pem").write_bytes(b"# a comment\n" + foreign.certificate * 2)
         monkeypatch.setattr(ca, "_SYSTEM_ROOTS", ("/nowhere", str(tmp_path / "system.pem"), str(tmp_path)))
@@ -553,6 +573,13 @@ class TestEnvironment:
         assert counts[1] > 1 and counts[1] >= counts[0]
         context = ssl.create_default_context(cafile=found["SSL_CERT_FILE"])
         assert parsed(root.pair).public_bytes(Encoding.DER) in context.get_ca_certs(binary_form=True)
+
+    def test_the_documentation_names_each_variable_and_each_domain(self, root: ca.Authority) -> None:
+        text = (Path(__file__).parent.parent / "docs" / "certificates.md").read_text(encoding="utf-8")
+        table = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `") and line.split("`")[1].isupper()}
+        assert table == set(ca.environment(root.certificate_path))
+        assert [domain for domain in ca.PERMITTED if f"`{domain}`" not in text] == []
+        assert f"{ca.LEAF_LIFE.days} days" in text and f"within {ca.RENEW_BEFORE.days} days" in text
 
     def test_a_missing_ca_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="No such file"):

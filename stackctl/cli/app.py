@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from stackctl import __version__
 from stackctl.cli import authority, mail, machine, project, stacks, users
 from stackctl.errors import StackctlError
 
+# What the parser raises for a wrong command line; which package that class is in differs between versions of typer.
+_Usage: Any = typer.BadParameter.__mro__[2]
 EXIT_CODES = "Exit codes: 0 ok, 1 a check or test failed, 2 usage or bad stack.yaml, 3 engine trouble, 4 timed out, 130 interrupted."
 
 app = typer.Typer(
@@ -48,12 +49,12 @@ def run(arguments: Sequence[str]) -> int:
         else:
             print(f"stackctl: {why.message}" + (f"\n  next: {why.hint}" if why.hint else ""), file=sys.stderr)
         return why.exit_code
-    except click.exceptions.Exit as why:
+    except typer.Exit as why:
         return why.exit_code
-    except click.ClickException as why:
+    except _Usage as why:
         why.show()
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("\nstackctl: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `stackctl logs | head`

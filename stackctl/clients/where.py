@@ -1,0 +1,28 @@
+"""Where a listener is and how its certificate is checked. A value; it connects to nothing."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Tls = Literal["implicit", "starttls", "none"]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A listener. `name` is the host name that its certificate must carry; `ca` whom to trust (None: the system's roots)."""
+
+    host: str
+    port: int
+    tls: Tls
+    name: str
+    ca: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def context(self) -> ssl.SSLContext:
+        """What verifies the server: chain and name, always. Raises FileNotFoundError when the CA file is gone."""
+        return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
