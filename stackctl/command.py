@@ -68,13 +68,15 @@ def run(
     finally:
         _running.discard(child)
     done = Done(tuple(argv), child.returncode, stdout, stderr)
-    return _checked(done) if check else done
+    if check and done.status != 0:
+        raise EngineError(_failure(done))
+    return done
 
 
 def pipe(producer: Sequence[str], consumer: Sequence[str], *, timeout: float = 600, on_line: Callable[[str], None] | None = None) -> Done:
     """Runs two programs, the output of the first being the input of the second; what the second one gave.
 
-    `on_line` sees what the first says on standard error. Raises as `run` does, for the first program before the second.
+    `on_line` sees what the first says on standard error. Raises as `run` does; what both said, when both failed.
     """
     first = _start(producer, subprocess.DEVNULL, None)
     heard: list[bytes] = []
@@ -96,8 +98,10 @@ def pipe(producer: Sequence[str], consumer: Sequence[str], *, timeout: float = 6
     finally:
         _end(first)
         _running.discard(first)
-    _checked(Done(tuple(producer), first.returncode, b"", b"".join(heard)))
-    return _checked(Done(tuple(consumer), second.returncode, stdout, stderr))
+    done = Done(tuple(consumer), second.returncode, stdout, stderr)
+    if failed := [each for each in (Done(tuple(producer), first.returncode, b"", b"".join(heard)), done) if each.status != 0]:
+        raise EngineError("\n".join(map(_failure, failed)))
+    return done
 
 
 def end_all() -> None:
@@ -156,10 +160,8 @@ def _listen(stream: IO[bytes], heard: list[bytes], on_line: Callable[[str], None
         on_line(line.decode("utf-8", "replace").rstrip())
 
 
-def _checked(done: Done) -> Done:
-    if done.status != 0:
-        raise EngineError(f"{_shown(done.argv)}: exit status {done.status}\n{done.last_words}".rstrip())
-    return done
+def _failure(done: Done) -> str:
+    return f"{_shown(done.argv)}: exit status {done.status}\n{done.last_words}".rstrip()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -42,7 +42,7 @@ class Skipped(StackctlError):
 
 
 def expect(truth: object, otherwise: str) -> None:
-    """Raises Failed unless `truth`. (`assert` would be gone under python -O.)"""
+    """Raises Failed unless `truth`; `assert` would be gone under python -O."""
     if not truth:
         raise Failed(otherwise)
 

@@ -89,6 +89,7 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
         services = render.services(stack)
         with done.step("images", report):
             tags = images.build([service.backend for service in services], stack.debian, lambda progress: report(str(progress)))
+        known.images = tags
         with done.step("configuration", report):
             plan = _plan(stack, known)
             known.ports = _ports(plan, known, set(existing))
@@ -202,7 +203,7 @@ def _start(
     """Hands over files, starts what is not running, and has running servers take what changed."""
     stack = plan.stack
     before = {service: dict(files) for service, files in known.pushed.items()}
-    _push(plan, known, tags, volumes)
+    _push(plan, known, volumes)
     project = compose.project(stack, plan.services, tags, plan.files, known.ports)
     text = compose.text(project)
     path = state.folder(stack.name) / "compose.yaml"
@@ -233,9 +234,8 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
     """Hands changed accounts of a running stack to its servers, without a restart; `stack` is what its file says."""
     plan = _plan(stack, known)
     before = {service: dict(files) for service, files in known.pushed.items()}
-    tags = {service.backend.name: images.tag(service.backend, stack.debian) for service in plan.services}
     known.endpoints["accounts"] = [{"address": user.address, "password": None} for user in plan.stack.users]
-    _push(plan, known, tags, engine.existing_volumes(stack.name))
+    _push(plan, known, engine.existing_volumes(stack.name))
     jobs = []
     for service in plan.services:
         kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
@@ -254,7 +254,7 @@ def _compose_error(words: str, ports: Mapping[str, int]) -> EngineError:
     return EngineError(f"docker compose up failed:\n{words}", "`stackctl doctor` checks the engine")
 
 
-def _push(plan: Plan, known: state.State, tags: Mapping[str, str], volumes: Sequence[str]) -> None:
+def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> None:
     """Makes missing volumes and puts into the configuration volumes what is not in them yet."""
     stack = plan.stack
     wanted = compose.volumes(stack, plan.services)
@@ -267,7 +267,7 @@ def _push(plan: Plan, known: state.State, tags: Mapping[str, str], volumes: Sequ
         if new:
             changes[service.name] = new
     if changes:
-        engine.fill(stack.name, tags[plan.services[0].backend.name], changes)
+        engine.fill(stack.name, known.images[plan.services[0].backend.name], changes)
     known.pushed = {service.name: {path: file.digest for path, file in plan.files[service.name].items()} for service in plan.services}
     state.save(known)
 

@@ -50,6 +50,7 @@ class State:
     ports: dict[str, int] = field(default_factory=dict)
     pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds
     compose_digest: str = ""
+    images: dict[str, str] = field(default_factory=dict)  # backend -> the image that its containers were started from
     endpoints: dict[str, Any] = field(default_factory=dict)
 
     def credential(self, address: str, password: str | None = None) -> Credential:

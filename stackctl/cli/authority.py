@@ -11,6 +11,7 @@ import typer
 
 from stackctl.cli import show
 from stackctl.cli.options import File, Json, Name
+from stackctl.errors import CheckFailed, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -22,9 +23,12 @@ def register(app: typer.Typer) -> None:
     app.command()(certs)
 
 
-def _authority() -> Path:
-    from stackctl import ca
+def _authority(name: str | None) -> Path:
+    """The CA of a stack where one is named, else the user's own; made where there is none yet."""
+    from stackctl import ca, running
 
+    if name:
+        return Path(running.endpoints(running.named(name))["ca"])
     return ca.load_or_make_ca(ca.caroot(os.environ), [], datetime.now(UTC)).certificate_path
 
 
@@ -33,7 +37,7 @@ def path(name: Name = None, json: Json = False) -> None:
 
     Example: curl --cacert "$(stackctl ca path)" …
     """
-    found = str(_authority())
+    found = str(_authority(name))
     if json:
         show.as_json({"path": found})
     else:
@@ -47,7 +51,7 @@ def env(name: Name = None, json: Json = False) -> None:
     """
     from stackctl import ca
 
-    variables = ca.environment(_authority())
+    variables = ca.environment(_authority(name), os.environ)
     if json:
         show.as_json(variables)
     else:
@@ -56,28 +60,35 @@ def env(name: Name = None, json: Json = False) -> None:
 
 
 def install(name: Name = None, json: Json = False) -> None:
-    """Make this machine and its browsers trust the CA (it can sign for test domains and loopback only).
+    """Make this machine and its browsers trust the CA; says what to run as root where it needs that.
 
-    Example: sudo stackctl ca install
+    Example: stackctl ca install
     """
-    _change("install", json)
+    _change("install", _authority(name), json)
 
 
 def uninstall(name: Name = None, json: Json = False) -> None:
     """Take the CA out of every trust store again.
 
-    Example: sudo stackctl ca uninstall
+    Example: stackctl ca uninstall
     """
-    _change("uninstall", json)
+    from stackctl import ca
+
+    place = _authority(name) if name else ca.caroot(os.environ) / ca.CERTIFICATE_FILE
+    if not place.exists():
+        raise UsageError(f"{place}: there is no CA", "nothing to take out; $CAROOT names the folder where yours is")
+    _change("uninstall", place, json)
 
 
-def _change(what: str, json: bool) -> None:
+def _change(what: str, place: Path, json: bool) -> None:
     from stackctl import trust
 
     said: list[str] = []
-    getattr(trust, what)(_authority(), said.append if json else show.line)
+    good = getattr(trust, what)(place, said.append if json else show.line)
     if json:
-        show.as_json({"done": said})
+        show.as_json({"ok": good, "said": said})
+    if not good:
+        raise CheckFailed(f"ca {what}: not everywhere", "run what the lines above name")
 
 
 def certs(file: File = None, name: Name = None, json: Json = False) -> None:

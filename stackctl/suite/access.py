@@ -1,0 +1,177 @@
+"""Who gets in, and who is kept out: logins, certificates, plain text. It changes no account."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from stackctl.clients.transcript import AuthRefused, TlsFailed
+from stackctl.errors import StackctlError
+from stackctl.scenario import WAYS_IN, Context, expect, plain, scenario
+from stackctl.suite.declared import declared
+
+AUTHENTICATED = ("submission", "submissions")
+WRONG = "not-the-password"
+
+
+def refused(kind: type[StackctlError], call: Callable[[], object], what: str, saying: str = "") -> None:
+    """Fails unless `call` raises this kind of error, saying this."""
+    try:
+        call()
+    except kind as why:
+        expect(saying in why.message, f"{what}: refused, but not with {saying!r}: {why.message}")
+        return
+    expect(False, f"{what}: nothing refused it")
+
+
+def _smtp_login(context: Context, address: str, password: str) -> None:
+    with context.smtp() as smtp:
+        smtp.login(address, password)
+
+
+# --- On the way in
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=AUTHENTICATED)
+def a_login_with_the_right_password_may_send(context: Context) -> None:
+    """Users of both kinds of domain."""
+    for address in (context.fresh(), context.user):
+        _smtp_login(context, address, context.password(address))
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=AUTHENTICATED)
+def a_wrong_password_does_not_let_send(context: Context) -> None:
+    """535, for users of both kinds of domain; one wrong letter is enough."""
+    for address in (context.fresh(), context.user):
+        for wrong in (WRONG, context.password(address)[:-1], context.password(address).swapcase()):
+            refused(AuthRefused, lambda address=address, wrong=wrong: _smtp_login(context, address, wrong), f"a wrong password of {address}", "535")  # type: ignore[misc]
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=AUTHENTICATED)
+def an_unknown_user_may_not_send(context: Context) -> None:
+    """Neither with a made-up password nor with one that is good elsewhere."""
+    for password in (WRONG, context.password(context.user), context.password(context.fresh())):
+        refused(AuthRefused, lambda password=password: _smtp_login(context, f"nobody@{context.domain}", password), "an unknown user", "535")  # type: ignore[misc]
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=AUTHENTICATED)
+def an_empty_password_does_not_let_send(context: Context) -> None:
+    """An empty password is a wrong one, not none."""
+    for address in (context.fresh(), context.user):
+        refused(AuthRefused, lambda address=address: _smtp_login(context, address, ""), f"an empty password of {address}")  # type: ignore[misc]
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=AUTHENTICATED)
+def the_disposable_password_does_not_let_send_as_a_user(context: Context) -> None:
+    """It is known to every test of a stack, so it must open nothing but disposable mailboxes."""
+    refused(AuthRefused, lambda: _smtp_login(context, context.user, context.password(context.fresh())), f"the disposable password for {context.user}", "535")
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=("smtp", "submission"))
+def no_login_before_tls(context: Context) -> None:
+    """AUTH with the right password in plain text gets no further than with a wrong one."""
+    address = context.fresh()
+    with context.dialogue(tls="none") as smtp:
+        code, text = smtp.ask(f"AUTH PLAIN {plain(address, context.password(address))}")
+        expect(code in (502, 503, 530, 538), f"AUTH in plain text: {code} {text}")
+        code, text = smtp.ask(f"MAIL FROM:<{address}>")
+        expect(code == 530 or context.case.way_in == "smtp", f"MAIL without TLS on the submission port: {code} {text}")
+
+
+@scenario(feature="B1", over=("way_in",), ways_in=AUTHENTICATED)
+def no_mail_without_a_login_on_the_submission_ports(context: Context) -> None:
+    """Not even to a user of this stack."""
+    with context.dialogue() as smtp:
+        code, text = smtp.ask(f"MAIL FROM:<{context.fresh()}>")
+        if code == 250:
+            code, text = smtp.ask(f"RCPT TO:<{context.user}>")
+        expect(500 <= code < 600, f"mail without a login: {code} {text}")
+
+
+# --- TLS: the name and the chain are verified, or nothing goes on
+
+
+@scenario(feature=("A3", "D4"), over=("way_in",), ways_in=WAYS_IN)
+def sending_verifies_the_certificate(context: Context) -> None:
+    """It is good with the stack's CA, and no good for the system's roots or under another name."""
+    context.smtp().close()
+    refused(TlsFailed, lambda: context.smtp(ca=None), "a certificate of a CA that nobody knows", "does not verify")
+    refused(TlsFailed, lambda: context.smtp(name="wrong.example.org"), "a certificate for another name", "does not verify")
+
+
+@scenario(feature=("A3", "D4"), over=("store", "way_out"))
+def reading_verifies_the_certificate(context: Context) -> None:
+    """It is good with the stack's CA, and no good for the system's roots or under another name."""
+    address = context.fresh()
+    password = context.password(address)
+    context.log_in(address, password)
+    context.log_in(address, password, name="localhost")
+    refused(TlsFailed, lambda: context.log_in(address, password, ca=None), "a certificate of a CA that nobody knows", "does not verify")
+    refused(TlsFailed, lambda: context.log_in(address, password, name="wrong.example.org"), "a certificate for another name", "does not verify")
+
+
+# --- On the way out
+
+
+@scenario(feature=("D1", "D2", "D7"), over=("store", "way_out"))
+def a_login_with_the_right_password_may_read(context: Context) -> None:
+    """Users of both kinds of domain; a disposable mailbox needs no set-up, and its name no certain case."""
+    for address in (context.fresh(), context.user):
+        context.log_in(address, context.password(address))
+    context.mailbox(context.fresh("never-used"), 0)
+
+
+@scenario(feature=("D1", "D2", "D7"), over=("store", "way_out"))
+def a_wrong_password_does_not_let_read(context: Context) -> None:
+    """For users of both kinds of domain; one wrong letter is enough, and an empty one is a wrong one."""
+    for address in (context.fresh(), context.user):
+        for wrong in (WRONG, context.password(address)[:-1], ""):
+            refused(StackctlError if not wrong else AuthRefused, lambda address=address, wrong=wrong: context.log_in(address, wrong), f"a wrong password of {address}")  # type: ignore[misc]
+
+
+@scenario(feature=("D1", "D2", "D7"), over=("store", "way_out"))
+def an_unknown_user_may_not_read(context: Context) -> None:
+    """Neither with a made-up password nor with one that is good elsewhere."""
+    for password in (WRONG, context.password(context.user), context.password(context.fresh())):
+        refused(AuthRefused, lambda password=password: context.log_in(f"nobody@{context.domain}", password), "an unknown user")  # type: ignore[misc]
+
+
+@scenario(feature=("D1", "D2", "D7"), over=("store", "way_out"))
+def the_disposable_password_opens_no_mailbox_of_a_user(context: Context) -> None:
+    """It is known to every test of a stack, so it must open nothing but disposable mailboxes."""
+    refused(AuthRefused, lambda: context.log_in(context.user, context.password(context.fresh())), f"the disposable password for {context.user}")
+
+
+@scenario(feature=("D4", "D5"), over=("store", "way_out"), ways_out=("imap", "pop3"))
+def no_password_is_taken_in_plain_text(context: Context) -> None:
+    """The right password without TLS is refused; with STARTTLS on the same port it is taken."""
+    declared(context, "logins need TLS", lambda stack: stack.tls.require)
+    address = context.fresh()
+    refused(AuthRefused, lambda: context.log_in(address, context.password(address), tls="none"), "a login in plain text")
+    context.log_in(address, context.password(address))
+
+
+@scenario(feature=("D7", "D2"), over=("store", "way_out"))
+def the_name_of_a_mailbox_cannot_lead_into_another(context: Context) -> None:
+    """A disposable address whose local part looks like a path opens nobody else's mail."""
+    user = context.user
+    local = user.partition("@")[0]
+    message = context.message(context.sender("smtp"), user, "path")
+    context.send(user, message, way="smtp")
+    password = context.password(context.fresh())
+    for name in (f"../{context.domain}/{local}", f"x/../../{context.domain}/{local}"):
+        with contextlib.suppress(StackctlError):  # a refusal is the best answer
+            seen = context.mailbox(f"{name}@{context.disposable}", 0)
+            expect(not any(message in octets for octets in seen), "it was read")
+        with contextlib.suppress(AuthRefused):
+            context.log_in(f"{name}@{context.disposable}", password)
+            expect(not _reads(context, f"{name}@{context.disposable}", message), f"{name}@{context.disposable} reads the mail of {user}")
+    context.take(user, "path", context.store)
+
+
+def _reads(context: Context, address: str, message: bytes) -> bool:
+    with contextlib.suppress(StackctlError):
+        with context.imap(address, way="imaps") as imap:
+            imap.select(readonly=True)
+            return any(message in imap.fetch(uid) for uid in imap.uids())
+    return False

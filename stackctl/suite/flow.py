@@ -1,0 +1,119 @@
+"""The matrix: real-life messages by every way in, read from every store by every way out. It only sends to addresses of its own.
+
+The messages are sent once for each way in; every store and way out reads the same ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stackctl import corpus
+from stackctl.corpus import Sample
+from stackctl.scenario import AXES, FOREIGN_SENDER, Context, Recorder, expect, scenario
+
+LARGE, RAW_UTF8 = "ten_megabytes", "raw_utf8_header"
+TRACE = ("return-path", "delivered-to", "x-original-to", "received")  # what delivery may put on top of a message
+# RFC 3848, RFC 6531 4.3: how the MTA says that a message came, with TLS and with a login
+PROTOCOLS = {"smtp": "ESMTPS", "submission": "ESMTPSA", "submissions": "ESMTPSA"}
+
+
+@scenario(feature=("A5", "B1", "C5", "D1", "D2"), over=AXES)
+def every_message_comes_out_as_it_went_in(context: Context) -> None:
+    """Octet for octet, exactly once, under the trace headers of its way."""
+    _round_trip(context, [name for name in corpus.messages("a@b", "a@b") if name not in (LARGE, RAW_UTF8)])
+
+
+@scenario(feature=("A5", "B8"), over=AXES)
+def a_message_of_ten_megabytes_comes_out_as_it_went_in(context: Context) -> None:
+    """130,000 lines; a lost or doubled one shows."""
+    _round_trip(context, [LARGE])
+
+
+@scenario(feature=("A5", "B1"), over=AXES, of_mta={"smtputf8"})
+def a_message_with_raw_utf8_headers_comes_out_as_it_went_in(context: Context) -> None:
+    """SMTPUTF8 (RFC 6531) with ASCII addresses."""
+    _round_trip(context, [RAW_UTF8])
+
+
+@scenario(feature="A5", over=("store", "way_out"))
+def a_message_to_one_address_is_in_no_other_mailbox(context: Context) -> None:
+    """The negative twin of the matrix: reading finds nothing where nothing was sent."""
+    one, other = context.fresh("one"), context.fresh("other")
+    context.send(one, context.message(FOREIGN_SENDER, one))
+    context.mailbox(one, 1)
+    context.mailbox(other, 0)
+
+
+@scenario(feature="A5", over=("store",))
+def every_recipient_of_a_message_gets_it_once(context: Context) -> None:
+    """One transaction, three mailboxes, one of them named twice."""
+    to = [context.fresh("a"), context.fresh("b"), context.fresh("c")]
+    message = context.message(FOREIGN_SENDER, ", ".join(to))
+    context.send([*to, to[0]], message)
+    for address in to:
+        expect(context.mailbox(address, 1)[0].endswith(message), f"{address} got another message")
+
+
+def _round_trip(context: Context, names: Sequence[str]) -> None:
+    """Sends the samples, unless another case did, and compares what the case's way out gives."""
+    way = context.case.way_in or ""
+    recipient = f"{names[0].replace('_', '-')}-{context.run_tag}-{way}@{context.disposable}"
+    sender = FOREIGN_SENDER if way == "smtp" else f"writer-{context.run_tag}@{context.disposable}"
+    samples = {name: sample for name, sample in corpus.messages(sender, recipient, context.run_tag).items() if name in names}
+
+    def send() -> Recorder:
+        here = replace(context, recorder=Recorder())
+        with here.smtp(way, None if way == "smtp" else sender) as smtp:
+            for sample in samples.values():
+                smtp.send(sender, [recipient], sample.octets, smtputf8=sample.smtputf8)
+        return here.recorder
+
+    context.recorder.include(context.shared.once(recipient, send))
+    arrived = context.mailbox(recipient, len(samples))
+    faults = []
+    for sample in samples.values():
+        here = [octets for octets in arrived if f"Message-ID: {sample.message_id}".encode() in octets]
+        expected = PROTOCOLS[way].replace("ESMTP", "UTF8SMTP") if sample.smtputf8 else PROTOCOLS[way]
+        faults += (
+            [f"{sample.name}: {fault}" for fault in differences(here[0], sample, sender, recipient, context.endpoints["tls_name"], expected)]
+            if len(here) == 1
+            else [f"{sample.name}: it came {len(here)} times"]
+        )
+    expect(not faults, f"{len(faults)} differences:\n" + "\n".join(faults))
+
+
+def differences(got: bytes, sample: Sample, sender: str, recipient: str, mta: str, protocol: str) -> list[str]:
+    """What is wrong with a message as it came: its own octets, then what was put on top."""
+    if not got.endswith(sample.octets):
+        return [_first_difference(got, sample.octets)]
+    headers = _headers(got[: -len(sample.octets)])
+    faults = [f"a header was added: {name}: {value}" for name, value in headers if name not in TRACE]
+    paths = [value for name, value in headers if name == "return-path"]
+    if paths != [f"<{sender}>"]:
+        faults.append(f"Return-Path is {paths}, the envelope sender was {sender}")
+    # A store that is handed its mail in place knows an address by one more label than its user does.
+    delivered = [value.strip("<>") for name, value in headers if name == "delivered-to"]
+    if not all(address == recipient or address.startswith(f"{recipient}.") for address in delivered):
+        faults.append(f"Delivered-To is {delivered}, the recipient was {recipient}")
+    received = [found[1] for name, value in headers if name == "received" and (found := re.search(rf"by {re.escape(mta)}\b.*? with (\w+)", value))]
+    if protocol not in received or len(received) != 1:
+        faults.append(f"{mta} received it with {' and '.join(received) or 'no Received header'}, expected {protocol}")
+    return faults
+
+
+def _headers(octets: bytes) -> list[tuple[str, str]]:
+    lines = re.sub(r"\r\n[ \t]+", " ", octets.decode("utf-8", "replace")).split("\r\n")
+    return [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
+
+
+def _first_difference(got: bytes, expected: bytes) -> str:
+    """Where a message differs from what was sent, with the octets around it; header and body are looked at apart."""
+    start = got.find(expected.partition(b"\r\n")[0])
+    if start < 0:
+        return f"the first line {expected.partition(bytes(2))[0][:60]!r} is gone"
+    tail = got[start:]
+    at = next((at for at, (one, other) in enumerate(zip(tail, expected, strict=False)) if one != other), min(len(tail), len(expected)))
+    where = "body" if at > expected.index(b"\r\n\r\n") else "header"
+    return f"{where} differs at octet {at} of {len(expected)} ({len(tail)} came): {tail[max(0, at - 30) : at + 30]!r} instead of {expected[max(0, at - 30) : at + 30]!r}"
