@@ -101,7 +101,7 @@ def lines_for(sources: Sequence[Source], host: str, release: str) -> tuple[str, 
     () where the machine has no such source, or only one that an image could not reach (loopback).
     """
     found = []
-    for suffix in _SUITES:
+    for suffix in _SUITES[:1] if release in ("sid", "unstable") else _SUITES:
         source = archive(sources, host + suffix)
         if source is None or urlsplit(source.uris[0]).hostname in ("localhost", "127.0.0.1", "::1"):
             if not suffix:

@@ -92,9 +92,7 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
         "pids_limit": stack.limits.pids,
         "volumes": mounts,
         "tmpfs": [f"{path}:{options}" for path, options in container.tmpfs.items()],
-        "ports": [
-            f"{stack.ports.address}:{ports[f'{service.name}.{name}']}:{service.backend.listeners[name].port}" for name in listeners(stack, service)
-        ],
+        "ports": [f"{stack.ports.address}:{ports[f'{service.name}.{name}']}:{service.backend.listeners[name].port}" for name in listeners(stack, service)],
         "stop_signal": container.stop_signal,
     }
     if container.capabilities:

@@ -87,14 +87,14 @@ def _headers(sender: str, recipient: str, tag: str) -> list[Sample]:
     references = "\r\n\t".join(f"<{number:04d}.{'r' * 50}@list.example.org>" for number in range(120))
     words = "\r\n ".join(f"word{number}" for number in range(80))
     raw = (
-        f"From: \"Jürgen Müller\" <{sender}>\r\nTo: \"Zoë\" <{recipient}>\r\nSubject: Grüße – 你好 {tag}\r\nDate: {DATE}\r\n"
+        f'From: "Jürgen Müller" <{sender}>\r\nTo: "Zoë" <{recipient}>\r\nSubject: Grüße – 你好 {tag}\r\nDate: {DATE}\r\n'
         f"Message-ID: <raw_utf8_header.{tag}@{sender.rpartition('@')[2]}>\r\nMIME-Version: 1.0\r\n{_TYPE_UTF8}\r\n\r\nGrüße.\r\n"
     )
     return [
         # RFC 2047 encoded words, and RFC 2231 parameters in the attachments below.
         with_header(
             "encoded_words",
-            'X-Name: =?iso-8859-1?Q?J=FCrgen_M=FCller?= =?utf-8?B?4pyJ?=\r\nReply-To: =?utf-8?Q?Zo=C3=AB?= <zoe@example.org>\r\n',
+            "X-Name: =?iso-8859-1?Q?J=FCrgen_M=FCller?= =?utf-8?B?4pyJ?=\r\nReply-To: =?utf-8?Q?Zo=C3=AB?= <zoe@example.org>\r\n",
             f"=?utf-8?B?{base64.b64encode('Grüße – 你好'.encode()).decode()}?= {tag}",
         ),
         with_header("long_folded_headers", f"References: {references}\r\nX-Words: {words}\r\nX-Folded-With-A-Tab: a\r\n\tb\r\n   c\r\n"),
@@ -109,17 +109,21 @@ def _multiparts(sender: str, recipient: str, tag: str) -> list[Sample]:
 
     every_octet = _base64(bytes(range(256)) * 40)
     attachments = (
-        b"This is a message with two files.\r\n"
-        b"--part\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nTwo files =E2=80=93 see below.=\r\n\r\n"
-        b"--part\r\nContent-Type: application/octet-stream; name=\"every octet.bin\"\r\nContent-Transfer-Encoding: base64\r\n"
-        b"Content-Disposition: attachment; filename=\"every octet.bin\"\r\n\r\n" + every_octet + b"--part\r\n"
-        b"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n"
-        b"Content-Disposition: attachment;\r\n filename*0*=utf-8''Gr%C3%BC%C3%9Fe;\r\n filename*1*=%20aus%20K%C3%B6ln.pdf\r\n\r\n"
-    ) + _base64(b"%PDF-1.7\n%%EOF\n") + b"--part--\r\nAn epilogue that nobody sees.\r\n"
+        (
+            b"This is a message with two files.\r\n"
+            b"--part\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nTwo files =E2=80=93 see below.=\r\n\r\n"
+            b'--part\r\nContent-Type: application/octet-stream; name="every octet.bin"\r\nContent-Transfer-Encoding: base64\r\n'
+            b'Content-Disposition: attachment; filename="every octet.bin"\r\n\r\n' + every_octet + b"--part\r\n"
+            b"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n"
+            b"Content-Disposition: attachment;\r\n filename*0*=utf-8''Gr%C3%BC%C3%9Fe;\r\n filename*1*=%20aus%20K%C3%B6ln.pdf\r\n\r\n"
+        )
+        + _base64(b"%PDF-1.7\n%%EOF\n")
+        + b"--part--\r\nAn epilogue that nobody sees.\r\n"
+    )
     nested = _crlf(
         "--a\nContent-Type: multipart/related; boundary=b\n\n--b\nContent-Type: multipart/alternative; boundary=c\n\n"
         "--c\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nÜber alles.\n"
-        "--c\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n<p>Über <b>alles</b>.<img src=\"cid:i\"></p>\n--c--\n\n"
+        '--c\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n<p>Über <b>alles</b>.<img src="cid:i"></p>\n--c--\n\n'
         "--b\nContent-Type: image/gif\nContent-ID: <i>\nContent-Transfer-Encoding: base64\n\n"
         "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7\n--b--\n\n"
         "--a\nContent-Type: message/rfc822\n\nFrom: x@example.org\nSubject: forwarded\nMIME-Version: 1.0\n"

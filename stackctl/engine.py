@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackctl import command
-from stackctl.compose import CONFIG, LABEL, config_volume, project_name, volume_name
+from stackctl.compose import LABEL, config_volume, project_name, volume_name
 from stackctl.errors import EngineError
-from stackctl.render import Files
+from stackctl.render import CONFIG, Files
 
 if TYPE_CHECKING:
     import docker
@@ -161,10 +161,10 @@ def try_out(image: str, files: Files, argv: Sequence[str], stack: str) -> tuple[
             api.remove_container(made["Id"], force=True)
 
 
-def logs(container: str, tail: int | str = "all") -> str:
+def logs(container: str, tail: int | None = None) -> str:
     """What a container logged so far."""
     with _translated():
-        text: str = client().api.logs(container, tail=tail).decode("utf-8", "replace")
+        text: str = client().api.logs(container, tail="all" if tail is None else tail).decode("utf-8", "replace")
         return text
 
 

@@ -191,9 +191,7 @@ def _pulled(reference: str, name: str, report: Report) -> bool:
 def _derive(reference: str, derived: str, release: str, mirror: str) -> None:
     """A base image whose packages come from another mirror."""
     recipe = (
-        f"FROM {reference}\nARG RELEASE MIRROR\n"
-        'RUN rm -f /etc/apt/sources.list.d/* && echo "deb $MIRROR $RELEASE main" > /etc/apt/sources.list\n'
-        f"LABEL {_BASE}=derived\n"
+        f'FROM {reference}\nARG RELEASE MIRROR\nRUN rm -f /etc/apt/sources.list.d/* && echo "deb $MIRROR $RELEASE main" > /etc/apt/sources.list\nLABEL {_BASE}=derived\n'
     )
     arguments = [f"--build-arg=RELEASE={release}", f"--build-arg=MIRROR={mirror}"]
     command.run(["docker", "build", *arguments, "-t", derived, "-"], stdin=recipe.encode(), env=_BUILDKIT)
@@ -203,9 +201,10 @@ def _bootstrap(reference: str, release: str, mirror: str | None, on_line: Callab
     """A base image out of packages. It has its name only when it is whole: a stream that breaks off makes an image too."""
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{path}/*" for path in _LEFT_OUT]
     included = [f"--dpkgopt=path-include=/usr/share/{path}" for path in _KEPT]
+    quick = ["--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"']  # an image that is half written is made anew
     configured = [f"--aptopt={line}" for line in _apt_settings()]
     sources = [f"deb {mirror} {release} main"] if mirror else apt.lines_for(apt.read(), _codename(), release)
-    argv = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates", *excluded, *included, *configured, release, "-", *sources]
+    argv = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates", *excluded, *included, *quick, *configured, release, "-", *sources]
     changes = ["--change", f"LABEL {_BASE}=bootstrapped", "--change", 'CMD ["bash"]']
     unnamed = ["docker", "image", "prune", "--force", "--filter", f"label={_BASE}=bootstrapped"]
     try:
@@ -213,8 +212,9 @@ def _bootstrap(reference: str, release: str, mirror: str | None, on_line: Callab
         command.run(["docker", "tag", made.text.strip(), reference])
     except StackctlError as why:
         command.run(unnamed, check=False)
-        hint = _next_step(why, f"or `docker load` an image called {reference} from elsewhere")
-        raise EngineError(f"the base image {reference} could not be made: {why.message}", hint) from why
+        hint = _next_step(why, f"an image called {reference} from elsewhere (`docker load`) does as well")
+        said = why.message.partition("\n")[2] or why.message  # without the command line, which is long
+        raise EngineError(f"the base image {reference} could not be made:\n{said}", hint) from why
 
 
 def _apt_settings() -> tuple[str, ...]:

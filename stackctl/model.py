@@ -89,9 +89,7 @@ Octets = Annotated[  # at most an EiB: every server counts in 64 bits
     int,
     BeforeValidator(octets),
     Field(ge=1, le=1024**6),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024**6}, {"type": "string", "pattern": r"^[0-9]+ *([KMGkmg]?)(i?[Bb])?$"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024**6}, {"type": "string", "pattern": r"^[0-9]+ *([KMGkmg]?)(i?[Bb])?$"}]}),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Settings = Annotated[dict[str, dict[str, Any]], AfterValidator(native)]
@@ -108,9 +106,7 @@ class Mta(Frozen):
 
     backend: Text = Field("postfix", description="Which MTA: a folder of images/ with the role mta.")
     version: Text | None = Field(None, description="Which version of it, where images/ has several.")
-    settings: Settings = Field(
-        default_factory=dict, description="Native settings handed through, by configuration file: `main_cf: {…}`, `master_cf: {…}`."
-    )
+    settings: Settings = Field(default_factory=dict, description="Native settings handed through, by configuration file: `main_cf: {…}`, `master_cf: {…}`.")
 
 
 class Store(Frozen):
@@ -121,9 +117,7 @@ class Store(Frozen):
     version: Text | None = Field(None, description='Which version of it, where images/ has several: `"2.3"`.')
     delivery: Text | None = Field(None, description="How the MTA hands mail over (lmtp, maildir, smtp); the backend's first way unless given.")
     mailbox: Literal["maildir", "mbox"] = Field("maildir", description="The mailbox format on disk.")
-    settings: Settings = Field(
-        default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`."
-    )
+    settings: Settings = Field(default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`.")
 
 
 class User(Frozen):
@@ -178,9 +172,7 @@ class Stack(Frozen):
     name: Name = Field("demo", description="The stack's name: prefix of its containers and volumes.")
     domain: Domain = Field("example.test", description="The main domain; its users are strict, an unknown one is refused at RCPT.")
     domains: tuple[Domain, ...] = Field((), description="Further domains of the same kind.")
-    disposable_domain: Domain | None = Field(
-        None, description="The domain in which every address exists; `inbox.` before the main domain unless given."
-    )
+    disposable_domain: Domain | None = Field(None, description="The domain in which every address exists; `inbox.` before the main domain unless given.")
     mta: Mta = Field(default_factory=lambda: Mta(), description="The server that accepts mail.")
     stores: tuple[Store, ...] = Field(
         default_factory=lambda: (Store(backend="dovecot"), Store(backend="courier")),
@@ -188,15 +180,9 @@ class Stack(Frozen):
         description="The servers that keep mailboxes; every message goes to each of them.",
     )
     users: tuple[User, ...] = Field((), description="The people with a mailbox; alice and bob in the main domain unless given.")
-    aliases: dict[Address, tuple[Address, ...]] = Field(
-        default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`."
-    )
-    catch_all: Address | None = Field(
-        None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given."
-    )
-    relayhost: Text | None = Field(
-        None, description="Hand mail for foreign domains to this host instead, `[host]:port`. Opens the stack's network to the outside."
-    )
+    aliases: dict[Address, tuple[Address, ...]] = Field(default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`.")
+    catch_all: Address | None = Field(None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given.")
+    relayhost: Text | None = Field(None, description="Hand mail for foreign domains to this host instead, `[host]:port`. Opens the stack's network to the outside.")
     mynetworks: tuple[Text, ...] = Field(("127.0.0.0/8",), description="Client networks that may relay without a login.")
     message_size_limit: Octets = Field(50 * 1024**2, description="The largest message, in octets or as 50M.")
     tls: Tls = Field(default_factory=lambda: Tls(), description="TLS of every listener.")

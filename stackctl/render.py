@@ -173,7 +173,7 @@ def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
                 aliases.setdefault(f"{role}@{domain}", (stack.catch_all_address,))
 
     def expand(address: str, seen: frozenset[str]) -> list[str]:
-        if address in mailboxes or address.endswith(f"@{stack.disposable}") and address not in aliases:
+        if address in mailboxes or (address.endswith(f"@{stack.disposable}") and address not in aliases):
             return [f"{address}.{way.suffix}" for way in ways]
         if address in aliases and address not in seen:
             return [target for name in aliases[address] for target in expand(name, seen | {address})]
@@ -232,9 +232,7 @@ def native(block: str, settings: Mapping[str, Any]) -> str:
     lines, inside, continued = [], 0, False
     for line in block.splitlines():
         key = line.partition("=")[0].strip()
-        override = (inside == 0 and "=" in line and not line[:1].isspace() and not line.startswith("#") and key in settings) or (
-            continued and line[:1].isspace()
-        )
+        override = (inside == 0 and "=" in line and not line[:1].isspace() and not line.startswith("#") and key in settings) or (continued and line[:1].isspace())
         continued = override
         lines.append(f"# {line}" if override else line)
         if not line.lstrip().startswith("#"):

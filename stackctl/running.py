@@ -116,7 +116,8 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
     with _changing(known) as change:
         who = _valid(who)
         here = change.stack
-        if who in render.mailbox_addresses(here) or who in render.recipients(here, render.routes(here)) and not who.startswith(("postmaster@", "abuse@")):
+        taken = {*(user.address for user in here.users), *here.aliases, *(alias for user in here.users for alias in user.aliases), here.catch_all_address}
+        if who in taken:
             raise UsageError(f"{who} is a user or an alias already", "`stackctl user passwd` sets another password")
         domain = who.rpartition("@")[2]
         if domain == here.disposable:
@@ -180,4 +181,3 @@ def _known(here: Stack, who: str) -> str:
     if who == here.catch_all_address:
         raise UsageError(f"{who} is the catch-all mailbox", "`catch_all` in stack.yaml names another")
     return who
-

@@ -292,25 +292,33 @@ class Context:
 
         Raises TimedOut when they do not come, and Failed when there are more.
         """
-        found = self._by_pop3(address, count, store, way) if (way or self.case.way_out) in ("pop3", "pop3s") else self._by_imap(address, count, store, way)
+        if count:
+            wait = self._await_pop3 if (way or self.case.way_out) in ("pop3", "pop3s") else self._await_imap
+            wait(address, count, store, way)
+        found = self.look(address, store, way)
         expect(len(found) == count, f"the mailbox of {address} holds {len(found)} messages instead of {count}")
         return found
 
-    def _by_imap(self, address: str, count: int, store: str | None, way: str | None) -> list[bytes]:
+    def look(self, address: str, store: str | None = None, way: str | None = None) -> list[bytes]:
+        """What a mailbox holds now, by the case's way out (or IMAPS)."""
+        if (way or self.case.way_out) in ("pop3", "pop3s"):
+            with self.pop3(address, store, way) as pop3:
+                return [pop3.retr(number) for number in range(1, pop3.stat()[0] + 1)]
         with self.imap(address, store, way) as imap:
-            if count:
-                imap.wait(count=count, timeout=WITHIN)
-            else:
-                imap.select(readonly=True)
+            imap.select(readonly=True)
             return [imap.fetch(uid) for uid in imap.uids()]
 
-    def _by_pop3(self, address: str, count: int, store: str | None, way: str | None) -> list[bytes]:
+    def _await_imap(self, address: str, count: int, store: str | None, way: str | None) -> None:
+        with self.imap(address, store, way) as imap:
+            imap.wait(count=count, timeout=WITHIN)
+
+    def _await_pop3(self, address: str, count: int, store: str | None, way: str | None) -> None:
         deadline = time.monotonic() + WITHIN
         while True:
             with self.pop3(address, store, way) as pop3:
                 here = pop3.stat()[0]
-                if here >= count:
-                    return [pop3.retr(number) for number in range(1, here + 1)]
+            if here >= count:
+                return
             if time.monotonic() > deadline:
                 raise TimedOut(f"{address}: {here} of {count} messages after {WITHIN:g} s by POP3", "`stackctl logs mta` shows what became of them")
             time.sleep(_PAUSE)

@@ -197,9 +197,7 @@ def _free_port(address: str, avoid: set[int]) -> int:
             return port
 
 
-def _start(
-    plan: Plan, known: state.State, tags: Mapping[str, str], existing: Mapping[str, engine.Container], volumes: Sequence[str], done: Up, report: Report
-) -> None:
+def _start(plan: Plan, known: state.State, tags: Mapping[str, str], existing: Mapping[str, engine.Container], volumes: Sequence[str], done: Up, report: Report) -> None:
     """Hands over files, starts what is not running, and has running servers take what changed."""
     stack = plan.stack
     before = {service: dict(files) for service, files in known.pushed.items()}
@@ -210,8 +208,10 @@ def _start(
     digest = hashlib.sha256(text.encode()).hexdigest()
     if paused := [one for one in existing.values() if one.state == "paused"]:
         engine.each("unpause", paused)
-    standing_already = digest == known.compose_digest and {service.name for service in plan.services} == set(existing) and all(
-        one.state in ("running", "paused") for one in existing.values()
+    standing_already = (
+        digest == known.compose_digest
+        and {service.name for service in plan.services} == set(existing)
+        and all(one.state in ("running", "paused") for one in existing.values())
     )
     if not standing_already:
         state.write(path, text.encode())
@@ -307,7 +307,7 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str]) -> dict[
     }
 
 
-def where(endpoints: Mapping[str, Any], service: str, listener: str, timeout_hint: str = "") -> Where:
+def where(endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
     """Where a listener is, for a client. Raises UsageError when the stack has none of that name."""
     part = endpoints["mta"] if service == "mta" else endpoints["stores"].get(service)
     if part is None:
@@ -315,8 +315,7 @@ def where(endpoints: Mapping[str, Any], service: str, listener: str, timeout_hin
     if not part.get(listener):
         raise UsageError(f"{service} has no open listener {listener}", f"it has {', '.join(k for k, v in part.items() if isinstance(v, list) and k != 'provides')}")
     host, port = part[listener]
-    tls = "implicit" if listener in ("submissions", "imaps", "pop3s") else "starttls"
-    return Where(host, port, tls, endpoints["tls_name"], Path(endpoints["ca"]))
+    return Where(host, port, "implicit" if listener in ("submissions", "imaps", "pop3s") else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
 
 
 def _ready(plan: Plan, known: state.State) -> None:
@@ -379,6 +378,19 @@ def _abandon(name: str, volumes_before: Sequence[str]) -> Path | None:
         known.pushed = known.pushed if volumes_before else {}
         state.save(known)
     return evidence
+
+
+def prepare(path: Path | None, name: str | None = None) -> tuple[Plan, state.State, dict[str, str]]:
+    """A stack with its real files, ports and images, and nothing started: what `export` needs. Its passwords are kept for `up`."""
+    loaded = load.load(path)
+    stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    with state.lock(stack.name):
+        known = state.load(stack.name)
+        tags = images.build([service.backend for service in render.services(stack)], stack.debian)
+        plan = _plan(stack, known)
+        known.ports = _ports(plan, known, set(known.containers))
+        state.save(known)
+    return plan, known, tags
 
 
 MASKED = "$2b$04$" + "." * 53  # stands for every password hash where files are shown

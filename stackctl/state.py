@@ -94,8 +94,8 @@ def load(name: str) -> State:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw["credentials"] = {address: Credential(**pair) for address, pair in raw["credentials"].items()}
-        raw["disposable"] = Credential(**raw["disposable"]) if raw["disposable"] else None
-        return State(**{item.name: raw[item.name] for item in fields(State)})
+        raw["disposable"] = Credential(**raw["disposable"]) if raw.get("disposable") else None
+        return State(**{item.name: raw[item.name] for item in fields(State) if item.name in raw})  # an older version knew fewer
     except FileNotFoundError:
         return State(name)
     except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as why:
@@ -113,17 +113,25 @@ def save(state: State) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a private file (0600, folder 0700) atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes a private file (0600) of a stack's folder (0700) atomically. Raises StackctlError when the disk does not take it."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, content)
+    except OSError as why:
+        raise StackctlError(f"{path}: {why.strerror}", "free some space there, or name another folder in $STACKCTL_STATE") from why
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file (0600) atomically. Raises StackctlError when the disk does not take it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             out.write(content)
         temporary.replace(path)
     except OSError as why:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StackctlError(f"{path}: {why.strerror}", "free some space there, or name another folder in $STACKCTL_STATE") from why
+        raise StackctlError(f"{path}: {why.strerror}", "free some space there, or name another place") from why
 
 
 def forget(name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stackctl import __version__
-from stackctl.cli import authority, mail, machine, project, stacks, users
+from stackctl.cli import authority, machine, mail, project, stacks, users
 from stackctl.errors import StackctlError
 
 # What the parser raises for a wrong command line; which package that class is in differs between versions of typer.

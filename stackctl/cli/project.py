@@ -157,7 +157,7 @@ def export_compose(
     """
     from stackctl import export
 
-    export.compose(file, name, output)
+    export.write(file, name, output)
     if json:
         show.as_json({"path": str(output)})
     else:

@@ -220,7 +220,7 @@ def logs(
     known = running.named(name, file)
     chosen = {service: _container(name, file, service)} if service else known.containers
     if json:
-        show.as_json({one: engine.logs(id_, tail if tail is not None else "all").splitlines() for one, id_ in chosen.items()})
+        show.as_json({one: engine.logs(id_, tail).splitlines() for one, id_ in chosen.items()})
         return
     options = [*(["-f"] if follow else []), *(["--tail", str(tail)] if tail is not None else [])]
     command.replace(["docker", "compose", "-p", compose.project_name(known.name), "logs", *options, *([service] if service else [])])
@@ -291,7 +291,7 @@ def list_stacks(name: Name = None, json: Json = False) -> None:
     here: dict[str, dict[str, str]] = {}
     for one in engine.containers():
         here.setdefault(one.labels["org.stackctl.stack"], {})[one.service] = one.state
-    rows = []
+    rows: list[dict[str, Any]] = []
     for stack in sorted({*here, *state.names()}):
         if name in (None, stack):
             states = here.get(stack, {})

@@ -33,7 +33,8 @@ class _Library(imaplib.IMAP4):
         if where.tls == "starttls":
             if "STARTTLS" not in self.capabilities:
                 raise StackctlError(f"{where}: the server does not offer STARTTLS", "something between may have taken it out: do not send a password")
-            self.starttls(ssl_context=Context(where, transcript))  # type: ignore[arg-type]
+            secure: Any = Context(where, transcript)
+            self.starttls(ssl_context=secure)
 
     def _create_socket(self, timeout: float | None) -> Any:
         sock = connect(self._where, self._transcript, timeout or 60)
@@ -45,7 +46,7 @@ class _Client(IMAPClient):  # type: ignore[misc]
         self._where, self._transcript, self._seconds = where, transcript, timeout
         super().__init__(where.host, where.port, ssl=False, timeout=timeout)
 
-    def _create_IMAP4(self) -> Any:  # noqa: N802  IMAPClient's name
+    def _create_IMAP4(self) -> Any:
         return _Library(self._where, self._transcript, self._seconds)
 
 
@@ -195,7 +196,7 @@ class Imap:
 
     def _grown(self) -> bool:
         """Whether the server has said EXISTS since the last look. It may say so in the answer to any command, a SEARCH too."""
-        return self.library._imap.response("EXISTS")[1] != [None]
+        return bool(self.library._imap.response("EXISTS")[1] != [None])
 
     @contextlib.contextmanager
     def _guard(self, stage: str) -> Iterator[None]:

@@ -40,7 +40,8 @@ class Pop3:
                 self._library.close()
                 raise StackctlError(f"{where}: the server does not offer STLS", "something between may have taken it out: do not send a password")
             with self._guard("STLS"):
-                self._library.stls(context=Context(where, self.transcript))  # type: ignore[arg-type]
+                secure: Any = Context(where, self.transcript)
+                self._library.stls(context=secure)
 
     def __enter__(self) -> Pop3:
         return self
@@ -68,7 +69,8 @@ class Pop3:
             self._library.pass_(password)
         except poplib.error_proto as why:
             raise AuthRefused(
-                f"{self._where}: the login of {user} was refused: {_text(why)}", "`stackctl endpoints --secrets` shows the passwords, `stackctl user passwd` sets one"
+                f"{self._where}: the login of {user} was refused: {_text(why)}",
+                "`stackctl endpoints --secrets` shows the passwords, `stackctl user passwd` sets one",
             ) from why
         except OSError as why:
             raise StackctlError(f"{self._where}: PASS: {why or type(why).__name__}") from why

@@ -55,7 +55,8 @@ class Smtp:
         if where.tls == "starttls":
             if "starttls" not in self._library.esmtp_features:
                 raise StackctlError(f"{where}: the server does not offer STARTTLS", "something between may have taken it out: do not send a password")
-            code, text = self._guard("STARTTLS", lambda: self._library.starttls(context=Context(where, self.transcript)))  # type: ignore[arg-type]
+            secure: Any = Context(where, self.transcript)
+            code, text = self._guard("STARTTLS", lambda: self._library.starttls(context=secure))
             if code != 220:
                 raise Refused(code, _text(text), "STARTTLS")
             self._guard("EHLO", self._library.ehlo)
@@ -118,9 +119,9 @@ class Smtp:
         # RFC 5321 4.5.2: a line that starts with a dot gets another one.
         data = (b"\r\n" + message).replace(b"\r\n.", b"\r\n..")[2:]
         ending = b"" if data.endswith(b"\r\n") or not data else b"\r\n"
-        code, text = self._guard("end of data", self._data, data + ending + b".\r\n")
+        code, reply = self._guard("end of data", self._data, data + ending + b".\r\n")
         if code != 250:
-            raise Refused(code, _text(text), "end of data")
+            raise Refused(code, _text(reply), "end of data")
         return refused
 
     def _data(self, data: bytes) -> tuple[int, bytes]:

@@ -15,7 +15,7 @@ _ANSWER_WITHIN = 60.0  # seconds
 _MULTI = re.compile(r"(CAPA|LIST|UIDL|RETR .*|TOP .*)$", re.IGNORECASE)
 
 
-class _Closed(Exception):  # noqa: N818  an end, not a fault
+class _Closed(Exception):  # an end, not a fault
     pass
 
 
