@@ -28,10 +28,12 @@ class Source:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(folder: Path = Path("/etc/apt")) -> tuple[Source, ...]:
-    """Every source that apt uses, in its order; () where there is no apt. A file that cannot be read is left out, as apt does."""
+def read(folder: Path = Path("/etc/apt"), without: str = "") -> tuple[Source, ...]:
+    """Every source that apt uses, but those in the file called `without`; () where there is no apt. A file that cannot be read is left out."""
     found: list[Source] = []
     for path in [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]:
+        if path.name == without:
+            continue
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:

@@ -26,6 +26,7 @@ _BACKEND = "org.stackctl.backend"
 _BASE = "org.stackctl.base"
 _VERSION = "org.stackctl.version"
 _VERSION_FILE = "/usr/local/lib/stackctl/version"
+_SHOWN = 60  # characters of a step
 _PULL_WITHIN = 180.0  # seconds for about 30 MB; where no registry can be reached the engine says so much sooner
 _BUILD_WITHIN = 1800.0  # seconds
 _BUILDKIT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}  # an attestation would make each image a list of two
@@ -49,7 +50,7 @@ class Progress:
     total: int = 0
 
     def __str__(self) -> str:
-        return f"{self.image}: " + (f"step {self.step} of {self.total}: " if self.total else "") + self.text
+        return f"{self.image}: " + (f"step {self.step} of {self.total}: " if self.total else "") + _cut(self.text)
 
 
 @dataclass(frozen=True)
@@ -294,8 +295,13 @@ class _Build:
 
 
 def _short(text: str) -> str:
-    text = " ".join(re.sub(r"--mount=\S+ ?", "", text).split())
-    return text if len(text) <= 100 else text[:99] + "…"
+    return _cut(re.sub(r"--(mount|chmod)=\S+ ?", "", text))
+
+
+def _cut(text: str) -> str:
+    """As much as fits beside an image's name on a line of a terminal."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _raise(failed: Sequence[tuple[str, BaseException]]) -> None:

@@ -341,17 +341,19 @@ class Dialogue:
     def __init__(self, where: Where, transcript: Transcript) -> None:
         self._socket: Any = connect(where, transcript, WITHIN)
         self._buffer = b""
+        self._transcript = transcript
         if where.tls == "implicit":
-            self._wrap(where, transcript)
+            self.start_tls(where)
         self.greeting = self.reply()
         self.ehlo = self.ask("EHLO client.invalid")
         if where.tls == "starttls":
             self.expect("STARTTLS", 220)
-            self._wrap(where, transcript)
+            self.start_tls(where)
             self.ehlo = self.ask("EHLO client.invalid")
 
-    def _wrap(self, where: Where, transcript: Transcript) -> None:
-        self._socket = TlsContext(where, transcript).wrap_socket(self._socket)
+    def start_tls(self, where: Where) -> None:
+        """The TLS handshake, after the server agreed to it."""
+        self._socket = TlsContext(where, self._transcript).wrap_socket(self._socket)
 
     def __enter__(self) -> Dialogue:
         return self

@@ -1,0 +1,51 @@
+# Short ways to what one does most. `make` alone lists them.
+
+# Compiled modules are kept, or every start of the program would compile them again.
+export PYTHONDONTWRITEBYTECODE :=
+# The suite removes what it makes; no second program has to watch it.
+export TESTCONTAINERS_RYUK_DISABLED := true
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+INSTALLED_DEV := .venv/installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(INSTALLED) ## set up what is missing, and start the stack
+	@$(BIN)/stackctl doctor --fix --yes
+	@$(BIN)/stackctl up
+
+down: $(INSTALLED) ## take the stack down, its mail too
+	@$(BIN)/stackctl down --volumes
+
+test: lint ## set up what is missing, and run every check and test
+	@$(BIN)/stackctl doctor --fix --yes
+	@$(BIN)/pytest
+
+lint: $(INSTALLED_DEV) ## ruff and mypy
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+bench: $(INSTALLED_DEV) ## measure
+	@$(BIN)/stackctl doctor --fix --yes
+	@$(BIN)/python -m bench
+
+clean: ## remove what these targets have made here; stacks and images stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps say which pyproject.toml was installed last, so that a second call has nothing to do.
+$(INSTALLED): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(INSTALLED)
