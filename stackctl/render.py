@@ -183,14 +183,18 @@ def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
 
 
 def senders(stack: Stack) -> dict[str, list[str]]:
-    """Which logins may send as an address: one's own, one's aliases, and the lists one is on."""
-    found: dict[str, list[str]] = {address: [address] for address in mailbox_addresses(stack)}
-    for user in stack.users:
-        for alias in user.aliases:
-            found.setdefault(alias, []).append(user.address)
-    for alias, targets in stack.aliases.items():
-        found.setdefault(alias, []).extend(target for target in targets if target in found)
-    return {address: owners for address, owners in found.items() if owners}
+    """Which logins may send as an address: one's own, one's aliases, and the lists one is on, through other lists too."""
+    mailboxes = mailbox_addresses(stack)
+    aliases: dict[str, tuple[str, ...]] = {alias: (user.address,) for user in stack.users for alias in user.aliases}
+    aliases.update(stack.aliases)
+
+    def owners(address: str, seen: frozenset[str]) -> list[str]:
+        if address in mailboxes:
+            return [address]
+        return [owner for name in aliases.get(address, ()) if address not in seen for owner in owners(name, seen | {address})]
+
+    found = {address: list(dict.fromkeys(owners(address, frozenset()))) for address in [*mailboxes, *aliases]}
+    return {address: logins for address, logins in found.items() if logins}
 
 
 def render(stack: Stack, service: Service, secrets: Secrets) -> Files:

@@ -19,15 +19,21 @@ _WIDTH = 300  # characters of a line that are shown
 _SHORTEST_SECRET = 4  # characters; anything shorter is in every other word
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
+_MECHANISM = re.compile(
+    r"PLAIN|LOGIN|EXTERNAL|ANONYMOUS|CRAM-\w+|DIGEST-MD5|SCRAM-[\w-]+|NTLM|GSSAPI|GSS-SPNEGO|GS2-[\w-]+|OTP|SKEY|RPA|XOAUTH2|OAUTHBEARER", re.IGNORECASE
+)
 _CLIENT_LITERAL = re.compile(r"\{(\d+)(\+?)\}$")  # RFC 9051 4.3, RFC 7888
 _SERVER_LITERAL = re.compile(r"~?\{(\d+)\}$")
 
-_SMTP = frozenset("EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP STARTTLS ETRN XCLIENT XFORWARD".split())
-_POP3 = frozenset("USER STAT LIST RETR DELE NOOP RSET QUIT TOP UIDL CAPA STLS UTF8 LANG".split())
+_SMTP = frozenset(re.findall(r"\w+", "EHLO HELO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP STARTTLS ETRN XCLIENT XFORWARD"))
+_POP3 = frozenset(re.findall(r"\w+", "USER STAT LIST RETR DELE NOOP RSET QUIT TOP UIDL CAPA STLS UTF8 LANG"))
 _IMAP = frozenset(
-    "CAPABILITY NOOP LOGOUT STARTTLS ENABLE SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE LIST LSUB NAMESPACE STATUS APPEND IDLE "
-    "CHECK CLOSE UNSELECT EXPUNGE SEARCH FETCH STORE COPY MOVE UID ID SORT THREAD GETQUOTA GETQUOTAROOT SETQUOTA GETACL SETACL DELETEACL "
-    "MYRIGHTS LISTRIGHTS COMPRESS NOTIFY ESEARCH GETMETADATA SETMETADATA CANCELUPDATE".split()
+    re.findall(
+        r"\w+",
+        "CAPABILITY NOOP LOGOUT STARTTLS ENABLE SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE LIST LSUB NAMESPACE STATUS APPEND IDLE "
+        "CHECK CLOSE UNSELECT EXPUNGE SEARCH FETCH STORE COPY MOVE UID ID SORT THREAD GETQUOTA GETQUOTAROOT SETQUOTA GETACL SETACL DELETEACL "
+        "MYRIGHTS LISTRIGHTS COMPRESS NOTIFY ESEARCH GETMETADATA SETMETADATA CANCELUPDATE",
+    )
 )
 
 
@@ -83,7 +89,9 @@ class Dialogue:
             forms = {secret, escaped, quote(secret), quote(secret, safe=""), secret.encode().hex(), secret.encode().hex().upper()}
             for form in sorted(forms, key=len, reverse=True):
                 text = text.replace(form, MASK)
-            text = _BASE64.sub(lambda found, raw=secret.encode(): MASK if _hides(found[0], raw) else found[0], text)  # type: ignore[misc]
+            for token in set(_BASE64.findall(text)):
+                if _hides(token, secret.encode()):
+                    text = text.replace(token, MASK)
         return text
 
     def _show(self, side: str, text: str) -> None:
@@ -190,7 +198,7 @@ class Dialogue:
         shown = line
         if verb == "AUTH":
             self._sasl = len(words) > 1  # POP3's AUTH alone asks for the mechanisms
-            shown = " ".join([*words[:2], *([MASK] if len(words) > 2 else [])])
+            shown = _sasl_command(words, 1)
         elif verb in ("PASS", "APOP"):
             # A password may hold spaces, and begin with one.
             shown = " ".join([*words[: 1 if verb == "PASS" else 2], MASK])
@@ -219,7 +227,7 @@ class Dialogue:
                 user = re.match(r'\s*\S+\s+LOGIN\s+("(?:[^"\\]|\\.)*"|[^\s"{]+)\s', line, re.IGNORECASE)
                 shown, secret = " ".join([*words[:2], *([user[1]] if user else []), MASK]), True
             elif verb == "AUTHENTICATE":
-                shown = " ".join([*words[:3], *([MASK] if len(words) > 3 else [])])
+                shown, secret = _sasl_command(words, 2), True
             elif verb in _IMAP:
                 self._failed_login = False
             elif words:
@@ -227,7 +235,7 @@ class Dialogue:
                 secret = True
             self._show("C", shown)
         else:
-            secret = self._command[1] == "LOGIN" or self._command[1] not in _IMAP
+            secret = self._command[1] not in _IMAP
             if line:
                 self._show("C", MASK if secret else line)
         if found := _CLIENT_LITERAL.search(line):
@@ -351,6 +359,12 @@ class _Side:
 
 def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
+
+
+def _sasl_command(words: list[str], place: int) -> str:
+    """AUTH or AUTHENTICATE with the mechanism at `place`, and without its initial response."""
+    mechanism = [word if _MECHANISM.fullmatch(word) else MASK for word in words[place : place + 1]]
+    return " ".join([*words[:place], *mechanism, *([MASK] if len(words) > place + 1 else [])])
 
 
 def _hides(token: str, secret: bytes) -> bool:

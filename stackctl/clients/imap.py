@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import imaplib
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientError, LoginError
 
+from stackctl.clients.failure import STRIPPED, WRONG_PASSWORD, AuthRefused, TlsFailed, closing, explain, said
 from stackctl.clients.message import Summary, summary
-from stackctl.clients.transcript import AuthRefused, Context, Transcript, connect
+from stackctl.clients.transcript import Context, Transcript, connect
 from stackctl.clients.where import Where
-from stackctl.errors import StackctlError, TimedOut
+from stackctl.errors import StackctlError, TimedOut, UsageError
 
 POLL = 0.005  # seconds between two NOOPs: a delivery is seen at most that late, and a server answers one in under 1 ms
-_IDLE_ROUND = 600.0  # seconds; RFC 2177: a client should end IDLE before 29 minutes
+_IDLE_ROUND = 2.0  # seconds; after each the server is asked anew, should its notice have been lost
+_ATOM = re.compile(r"[A-Za-z0-9@._+=/-]+")  # what LOGIN takes as a user without quotes, on every server
 
 imaplib._MAXLINE = 20_000_000  # type: ignore[attr-defined]  # a SEARCH over a large mailbox is one line
 
@@ -28,13 +31,16 @@ class _Library(imaplib.IMAP4):
 
     def __init__(self, where: Where, transcript: Transcript, timeout: float) -> None:
         self._where, self._transcript = where, transcript
-        super().__init__(where.host, where.port, timeout)
-        self.host = where.name
-        if where.tls == "starttls":
-            if "STARTTLS" not in self.capabilities:
-                raise StackctlError(f"{where}: the server does not offer STARTTLS", "something between may have taken it out: do not send a password")
-            secure: Any = Context(where, transcript)
-            self.starttls(ssl_context=secure)
+        with closing(self):
+            super().__init__(where.host, where.port, timeout)
+            if where.tls == "starttls":
+                self._secure()
+
+    def _secure(self) -> None:
+        if "STARTTLS" not in self.capabilities:
+            raise TlsFailed(f"{self._where}: the server does not offer STARTTLS", STRIPPED)
+        context: Any = Context(self._where, self._transcript)
+        self.starttls(ssl_context=context)
 
     def _create_socket(self, timeout: float | None) -> Any:
         sock = connect(self._where, self._transcript, timeout or 60)
@@ -59,7 +65,6 @@ class Imap:
     def __init__(self, where: Where, timeout: float = 60, transcript: Transcript | None = None) -> None:
         self.transcript = transcript or Transcript()
         self._where = where
-        self._quick_socket = True
         with self._guard("connect"):
             self.library = _Client(where, self.transcript, timeout)
 
@@ -83,14 +88,16 @@ class Imap:
             return {word.decode().upper() for word in self.library.capabilities()}
 
     def login(self, user: str, password: str) -> None:
-        """LOGIN. Raises AuthRefused."""
+        """LOGIN, or AUTHENTICATE PLAIN for what LOGIN cannot carry (RFC 9051 6.2.3: no octet beyond ASCII). Raises AuthRefused."""
+        self.transcript.hide(password)
+        if any(ord(character) < 32 or ord(character) == 127 for character in user + password):
+            raise UsageError("a user name or password holds a control character", "IMAP says each in one line")
+        simple = _ATOM.fullmatch(user) and password.isascii()
         try:
-            with self._guard("LOGIN"):
-                self.library.login(user, password)
+            with self._guard("LOGIN" if simple else "AUTHENTICATE PLAIN"):
+                (self.library.login if simple else self.library.plain_login)(user, password)
         except _Login as why:
-            raise AuthRefused(
-                f"{self._where}: the login of {user} was refused: {why}", "`stackctl endpoints --secrets` shows the passwords, `stackctl user passwd` sets one"
-            ) from why
+            raise AuthRefused(f"{self._where}: the login of {user} was refused: {why}", WRONG_PASSWORD) from why
 
     def select(self, mailbox: str = "INBOX", readonly: bool = False) -> dict[str, int]:
         """Opens a mailbox; EXISTS, UIDVALIDITY and (where the server says it) UIDNEXT."""
@@ -120,6 +127,13 @@ class Imap:
             found = self.library.fetch(list(uids), ["BODY.PEEK[HEADER]", "RFC822.SIZE"])
         return [summary(found[uid][b"BODY[HEADER]"], uid, found[uid].get(b"RFC822.SIZE", 0)) for uid in sorted(found) if b"BODY[HEADER]" in found[uid]]
 
+    def _above(self, uid: int) -> list[int]:
+        """The UIDs above this one."""
+        with self._guard("SEARCH"):
+            found = self.library.search(f"UID {uid + 1}:*")
+        # "n:*" names the last message also when its UID is below n (RFC 9051 9, seq-range).
+        return sorted(one for one in found if one > uid)
+
     def append(self, message: bytes, mailbox: str = "INBOX", flags: Sequence[str] = ()) -> None:
         """Puts a message into a mailbox."""
         with self._guard("APPEND"):
@@ -130,7 +144,10 @@ class Imap:
         if uids:
             with self._guard("STORE, EXPUNGE"):
                 self.library.delete_messages(list(uids), silent=True)
-                self.library.expunge()
+                if self.library.has_capability("UIDPLUS"):  # RFC 4315: these, and none that somebody else marked
+                    self.library.uid_expunge(list(uids))
+                else:
+                    self.library.expunge()
 
     def folders(self) -> list[str]:
         """The names of all mailboxes."""
@@ -160,18 +177,18 @@ class Imap:
         """
         pattern = re.compile(subject or "")
         deadline = time.monotonic() + timeout
-        self.select(mailbox, readonly=True)
+        more = self.select(mailbox, readonly=True)["EXISTS"] > 0
         seen: list[Summary] = []
         found: list[Summary] = []
         while True:
-            new = [uid for uid in self.uids(f"UID {seen[-1].uid + 1}:*") if uid > seen[-1].uid] if seen else self.uids()
-            for one in self.summaries(new):
-                seen.append(one)
-                if pattern.search(one.subject) and (sender is None or sender.lower() in one.sender.lower()) and matches(one):
-                    found.append(one)
+            last = seen[-1].uid if seen else 0
+            new = self.summaries(self._above(last)) if more else []
+            seen += new
+            found += [one for one in new if pattern.search(one.subject) and (sender is None or sender.lower() in one.sender.lower()) and matches(one)]
             if len(found) >= count:
                 return found
-            if not new and not self._grown() and not self._news(deadline, prompt_idle):
+            more = self._grown() or self._news(deadline, prompt_idle)
+            if not more:
                 there = ", ".join(repr(one.subject) for one in seen[-3:]) or "nothing"
                 raise TimedOut(
                     f"{self._where}: {len(found)} of {count} messages after {timeout:g} s; {mailbox} holds {len(seen)}, the last: {there}",
@@ -180,19 +197,46 @@ class Imap:
 
     def _news(self, deadline: float, prompt_idle: bool) -> bool:
         """Whether something new came before the deadline."""
-        while (left := deadline - time.monotonic()) > 0:
-            if prompt_idle:
-                with self._guard("IDLE"):
-                    self.library.idle()
-                    self.library.idle_check(min(left, _IDLE_ROUND))
-                    self.library.idle_done()
-            else:
-                time.sleep(min(POLL, left))
-                with self._guard("NOOP"):
-                    self.library.noop()
-            if self._grown():
-                return True
-        return False
+        start, rounds, grown = time.monotonic(), 0, False
+        with self.transcript.muted():
+            while not grown and (left := deadline - time.monotonic()) > 0:
+                rounds += 1
+                if prompt_idle:
+                    with self._guard("IDLE"):
+                        grown = self._idle(min(left, _IDLE_ROUND))
+                else:
+                    time.sleep(min(POLL, left))
+                    with self._guard("NOOP"):
+                        self.library.noop()
+                grown = self._grown() or grown
+        what = "IDLE" if prompt_idle else f"NOOP every {POLL * 1000:g} ms"
+        self.transcript.note(f"{what}, {rounds} times in {time.monotonic() - start:.3f} s: {'something new' if grown else 'nothing new'}")
+        return grown
+
+    def _idle(self, seconds: float) -> bool:
+        """One IDLE (RFC 2177) of at most so many seconds; whether the server said EXISTS meanwhile."""
+        try:
+            self.library.idle()
+        except IMAPClientError as why:
+            if "Unexpected IDLE response" not in str(why):
+                raise
+            while self.library._imap._get_response() is not None:  # the server had something to say before its "+"
+                pass
+        here = [] if self._read_ahead() else self.library.idle_check(seconds)
+        self.library.idle_done()
+        return any(len(row) > 1 and row[1] == b"EXISTS" for row in here)
+
+    def _read_ahead(self) -> bool:
+        """Whether more than the last line was read from the socket, which a poll of the socket would not tell."""
+        sock = self.library.socket()
+        timeout = sock.gettimeout()
+        sock.setblocking(False)
+        try:
+            return bool(self.library._imap.file.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            sock.settimeout(timeout)
 
     def _grown(self) -> bool:
         """Whether the server has said EXISTS since the last look. It may say so in the answer to any command, a SEARCH too."""
@@ -203,16 +247,13 @@ class Imap:
         try:
             yield
         except LoginError as why:
-            raise _Login(_text(why)) from why
-        except (IMAPClientError, imaplib.IMAP4.error) as why:
-            raise StackctlError(f"{self._where}: {stage}: {_text(why)}", "`stackctl logs` shows the server's side") from why
-        except (OSError, EOFError) as why:
-            raise StackctlError(f"{self._where}: {stage}: {why or type(why).__name__}", "`stackctl status` tells whether the server runs") from why
+            # IMAPClient makes a LoginError of a lost connection too.
+            if isinstance(why.__context__, imaplib.IMAP4.abort):
+                raise explain(self._where, stage, why) from why
+            raise _Login(said(why)) from why
+        except (IMAPClientError, imaplib.IMAP4.error, OSError, EOFError) as why:
+            raise explain(self._where, stage, why) from why
 
 
 class _Login(StackctlError):
     pass
-
-
-def _text(why: BaseException) -> str:
-    return re.sub(r"^b['\"](.*)['\"]$", r"\1", str(why))

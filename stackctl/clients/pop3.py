@@ -7,11 +7,10 @@ import poplib
 from collections.abc import Iterator
 from typing import Any
 
-from stackctl.clients.transcript import AuthRefused, Context, Transcript, connect
+from stackctl.clients.failure import STRIPPED, WRONG_PASSWORD, AuthRefused, TlsFailed, closing, explain, said
+from stackctl.clients.transcript import Context, Transcript, connect
 from stackctl.clients.where import Where
-from stackctl.errors import StackctlError
-
-poplib._MAXLINE = 20_000_000  # type: ignore[attr-defined]  # real messages have longer lines than RFC 1939 gives answers
+from stackctl.errors import UsageError
 
 
 class _Library(poplib.POP3):
@@ -19,16 +18,35 @@ class _Library(poplib.POP3):
 
     def __init__(self, where: Where, transcript: Transcript, timeout: float) -> None:
         self._where, self._transcript = where, transcript
-        super().__init__(where.host, where.port, timeout)
-        self.host = where.name
+        with closing(self):
+            super().__init__(where.host, where.port, timeout)
 
     def _create_socket(self, timeout: float) -> Any:
         sock = connect(self._where, self._transcript, timeout)
         return Context(self._where, self._transcript).wrap_socket(sock) if self._where.tls == "implicit" else sock
 
+    def octets(self, command: str) -> bytes:
+        """A multi-line answer as it was before it was made one (RFC 1939 3); poplib's own readers lose line ends and limit lines."""
+        self._shortcmd(command)  # type: ignore[attr-defined]
+        lines: list[bytes] = []
+        after_crlf = True
+        while True:
+            line: bytes = self.file.readline()
+            if not line:
+                raise poplib.error_proto("-ERR EOF")
+            if after_crlf and line.startswith(b"."):
+                if line == b".\r\n":
+                    return b"".join(lines)
+                line = line[1:]
+            after_crlf = line.endswith(b"\r\n")
+            lines.append(line)
+
 
 class Pop3:
-    """A session that has greeted, and is inside TLS where the listener has it. A context manager; leaving it sends QUIT."""
+    """A session that has greeted, and is inside TLS where the listener has it. A context manager; leaving it sends QUIT.
+
+    Every method raises StackctlError (TlsFailed, AuthRefused and TimedOut are kinds of it) and nothing of the library below.
+    """
 
     def __init__(self, where: Where, timeout: float = 60, transcript: Transcript | None = None) -> None:
         self.transcript = transcript or Transcript()
@@ -36,12 +54,15 @@ class Pop3:
         with self._guard("connect"):
             self._library = _Library(where, self.transcript, timeout)
         if where.tls == "starttls":
-            if "STLS" not in self.capabilities:
-                self._library.close()
-                raise StackctlError(f"{where}: the server does not offer STLS", "something between may have taken it out: do not send a password")
-            with self._guard("STLS"):
-                secure: Any = Context(where, self.transcript)
-                self._library.stls(context=secure)
+            with closing(self._library):
+                self._secure()
+
+    def _secure(self) -> None:
+        if "STLS" not in self.capabilities:
+            raise TlsFailed(f"{self._where}: the server does not offer STLS", STRIPPED)
+        context: Any = Context(self._where, self.transcript)
+        with self._guard("STLS"):
+            self._library.stls(context=context)
 
     def __enter__(self) -> Pop3:
         return self
@@ -64,16 +85,15 @@ class Pop3:
 
     def login(self, user: str, password: str) -> None:
         """USER and PASS. Raises AuthRefused."""
+        self.transcript.hide(password)
+        if any(ord(character) < 32 or ord(character) == 127 for character in user + password):
+            raise UsageError("a user name or password holds a control character", "POP3 says each in one line")
         try:
-            self._library.user(user)
-            self._library.pass_(password)
+            with self._guard("PASS", answers=False):
+                self._library.user(user)
+                self._library.pass_(password)
         except poplib.error_proto as why:
-            raise AuthRefused(
-                f"{self._where}: the login of {user} was refused: {_text(why)}",
-                "`stackctl endpoints --secrets` shows the passwords, `stackctl user passwd` sets one",
-            ) from why
-        except OSError as why:
-            raise StackctlError(f"{self._where}: PASS: {why or type(why).__name__}") from why
+            raise AuthRefused(f"{self._where}: the login of {user} was refused: {said(why)}", WRONG_PASSWORD) from why
 
     def stat(self) -> tuple[int, int]:
         """How many messages there are, and their octets."""
@@ -94,12 +114,12 @@ class Pop3:
     def retr(self, number: int) -> bytes:
         """The octets of a message, with the dots as they were."""
         with self._guard(f"RETR {number}"):
-            return b"".join(line + b"\r\n" for line in self._library.retr(number)[1])
+            return self._library.octets(f"RETR {number}")
 
     def top(self, number: int, lines: int) -> bytes:
         """The header and the first lines of the body."""
         with self._guard(f"TOP {number}"):
-            return b"".join(line + b"\r\n" for line in self._library.top(number, lines)[1])
+            return self._library.octets(f"TOP {number} {lines}")
 
     def dele(self, number: int) -> None:
         """Marks a message; it goes when the session ends with QUIT."""
@@ -107,15 +127,13 @@ class Pop3:
             self._library.dele(number)
 
     @contextlib.contextmanager
-    def _guard(self, stage: str) -> Iterator[None]:
+    def _guard(self, stage: str, answers: bool = True) -> Iterator[None]:
+        """Explains what the library raises. Unless `answers`, the server's -ERR is left to the caller."""
         try:
             yield
         except poplib.error_proto as why:
-            raise StackctlError(f"{self._where}: {stage}: {_text(why)}", "`stackctl logs` shows the server's side") from why
+            if not answers and "EOF" not in said(why):
+                raise
+            raise explain(self._where, stage, why) from why
         except OSError as why:
-            raise StackctlError(f"{self._where}: {stage}: {why or type(why).__name__}", "`stackctl status` tells whether the server runs") from why
-
-
-def _text(why: BaseException) -> str:
-    first = why.args[0] if why.args else why
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+            raise explain(self._where, stage, why) from why

@@ -5,143 +5,153 @@ Two socket classes record what passes, so that the standard libraries work uncha
 
 from __future__ import annotations
 
-import re
+import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from stackctl.clients.dialogue import Dialogue
+from stackctl.clients.failure import AuthRefused, TlsFailed
 from stackctl.clients.where import Where
-from stackctl.errors import StackctlError
+from stackctl.errors import StackctlError, TimedOut
 
-_SHOWN = 60  # lines of one direction in a row; the rest of a message is counted
-_WIDTH = 300  # characters of a line
-_MASK = "***"
+__all__ = ["AuthRefused", "Context", "RecordedSocket", "RecordedTls", "TlsFailed", "Transcript", "connect"]
+
+_BODY_LINES = 12  # of a message; the rest is counted
 
 
 class Transcript:
-    """The lines of one connection: `C:` what the client sent, `S:` what the server answered, `--` what happened."""
+    """The lines of one connection: `C:` what the client sent, `S:` what the server answered, `--` what happened.
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[float, str, str]] = []
+    `on_line` gets each of them at once, in the form of `lines`. `body_lines`: how many lines of a message are kept, None keeps all.
+    """
+
+    def __init__(self, on_line: Callable[[str], None] | None = None, body_lines: int | None = _BODY_LINES) -> None:
+        self.dialogue = Dialogue(self._add, body_lines)
+        self._rows: list[tuple[float, str]] = []
         self._start = time.monotonic()
-        self._partial = {"C": b"", "S": b""}
-        self._secret_next = False  # the client's next line answers a SASL challenge
+        self._on_line = on_line
+        self._muted = False
 
     def note(self, text: str) -> None:
         """Adds a line about the connection itself."""
-        self._rows.append((time.monotonic() - self._start, "--", text))
+        self._add("--", self.dialogue.masked(text))
 
     def record(self, side: str, data: bytes) -> None:
-        """Adds octets of one side; whole lines are shown."""
-        *lines, self._partial[side] = (self._partial[side] + data).split(b"\n")
-        for line in lines:
-            self._add(side, line.rstrip(b"\r").decode("utf-8", "replace"))
+        """Adds octets of one side, "C" or "S"; whole lines are shown."""
+        self.dialogue.feed(side, data)
 
-    def _add(self, side: str, line: str) -> None:
-        if side == "C":
-            line = self._masked(line)
-        elif re.match(r"(334|\+ |\+$)", line):
-            self._secret_next = self._sasl_open
-        elif not line.startswith("* "):
-            self._sasl_open = self._secret_next = False
-        self._rows.append((time.monotonic() - self._start, side, line))
+    def hide(self, secret: str) -> None:
+        """Makes a password known, so that it is masked in places too where none belongs, in plain and in base64."""
+        if len(secret) >= 4 and secret not in self.dialogue.secrets:  # a shorter one is part of ordinary words
+            self.dialogue.secrets.append(secret)
 
-    _sasl_open = False
+    @contextlib.contextmanager
+    def muted(self) -> Iterator[None]:
+        """Leaves out what is said meanwhile: a poll, of which nobody wants to read each round."""
+        self._muted = True
+        try:
+            yield
+        finally:
+            self._muted = False
 
-    def _masked(self, line: str) -> str:
-        if self._secret_next:
-            self._secret_next = False
-            return line if line == "*" else _MASK
-        self._sasl_open = bool(re.match(r"(\S+ )?(AUTH|AUTHENTICATE) ", line, re.IGNORECASE))
-        line = re.sub(r"^((?:\S+ )?(?:AUTH|AUTHENTICATE) \S+) \S.*", rf"\1 {_MASK}", line, flags=re.IGNORECASE)
-        line = re.sub(r"^(\S+ LOGIN (?:\"(?:[^\"\\]|\\.)*\"|\S+)) .+", rf"\1 {_MASK}", line, flags=re.IGNORECASE)
-        if re.match(r"\S+ LOGIN .*\{\d+\+?\}$", line, re.IGNORECASE):
-            self._secret_next = self._sasl_open = True
-        return re.sub(r"^(PASS|APOP \S+) .*", rf"\1 {_MASK}", line, flags=re.IGNORECASE)
+    def _add(self, side: str, text: str) -> None:
+        if self._muted and side != "--":
+            return
+        line = f"{side}{'' if side == '--' else ':'} {text}".rstrip()
+        self._rows.append((time.monotonic() - self._start, line))
+        if self._on_line is not None:
+            self._on_line(line)
 
     def __str__(self) -> str:
-        out: list[str] = []
-        run, side_before, hidden = 0, "", 0
-        for offset, side, line in [*self._rows, (0.0, "", "")]:
-            run = run + 1 if side == side_before else 1
-            if side != side_before and hidden:
-                out.append(f"           {side_before}: … {hidden} more lines")
-                hidden = 0
-            side_before = side
-            if not side:
-                break
-            if run > _SHOWN and side != "--":
-                hidden += 1
-                continue
-            mark = side if side == "--" else f"{side}:"
-            out.append(f"{offset * 1000:8.1f}ms {mark} {line[:_WIDTH]}{'…' if len(line) > _WIDTH else ''}")
-        return "\n".join(out)
+        rows = [f"{offset * 1000:8.1f}ms {line}" for offset, line in self._rows]
+        for side in "CS":
+            if count := self.dialogue.unfinished(side):
+                rows.append(f"{'':10} -- {'sent' if side == 'C' else 'received'} {count} octets more, without a line end")
+        return "\n".join(rows)
 
     @property
     def lines(self) -> list[str]:
         """The lines without times: `C: …`, `S: …`, `-- …`."""
-        return [f"{side}{'' if side == '--' else ':'} {line}" for _, side, line in self._rows]
+        return [line for _, line in self._rows]
 
 
 class _Recorded:
-    """What both socket classes do: hand octets to the transcript as they pass."""
+    """What both socket classes do: hand octets to the transcript as they pass, and give the other side `limit` seconds for a whole answer.
+
+    A time-out of the socket alone would start anew with every octet.
+    """
 
     transcript: Transcript | None = None
-
-    def sendall(self, data: Any, *rest: Any) -> None:
-        super().sendall(data, *rest)  # type: ignore[misc]
-        self._note("C", bytes(data))
+    limit: float | None = None
+    _deadline: float | None = None
 
     def send(self, data: Any, *rest: Any) -> int:
+        self._arm()
         count: int = super().send(data, *rest)  # type: ignore[misc]
-        if not isinstance(self, ssl.SSLSocket) or not self._inside_sendall:
-            self._note("C", bytes(data)[:count])
+        self._note("C", data, count)
         return count
 
-    _inside_sendall = False
-
     def recv(self, *rest: Any) -> bytes:
+        self._hurry()
         data: bytes = super().recv(*rest)  # type: ignore[misc]
-        self._note("S", data)
+        self._note("S", data, len(data))
         return data
 
     def recv_into(self, buffer: Any, *rest: Any) -> int:
+        self._hurry()
         count: int = super().recv_into(buffer, *rest)  # type: ignore[misc]
-        self._note("S", bytes(memoryview(buffer)[:count]))
+        self._note("S", buffer, count)
         return count
 
-    def _note(self, side: str, data: bytes) -> None:
-        if self.transcript is not None:
-            self.transcript.record(side, data)
+    def _arm(self) -> None:
+        """What is sent now wants an answer within the limit."""
+        if self.limit is not None and self.gettimeout() != 0:  # type: ignore[attr-defined]
+            self._deadline = time.monotonic() + self.limit
+            self.settimeout(self.limit)  # type: ignore[attr-defined]
+
+    def _hurry(self) -> None:
+        if self._deadline is None or self.gettimeout() == 0:  # type: ignore[attr-defined]  # 0: it does not block at all
+            return
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)  # type: ignore[attr-defined]
+
+    def _note(self, side: str, data: Any, count: int) -> None:
+        if self.transcript is not None and count:
+            self.transcript.record(side, bytes(memoryview(data)[:count]))
 
 
 class RecordedSocket(_Recorded, socket.socket):
     """A plain socket that is recorded."""
 
+    def sendall(self, data: Any, *rest: Any) -> None:
+        """Sends all; the system's own function, which calls no other."""
+        self._arm()
+        super().sendall(data, *rest)
+        self._note("C", data, len(data))
+
 
 class RecordedTls(_Recorded, ssl.SSLSocket):
-    """A TLS socket whose clear text is recorded."""
-
-    def sendall(self, data: Any, *rest: Any) -> None:
-        """Sends all; ssl's own sendall calls send, which must not record a second time."""
-        self._inside_sendall = True
-        try:
-            super().sendall(data, *rest)
-        finally:
-            self._inside_sendall = False
-
-    # ssl's recv and recv_into call read for data inside TLS; read itself stays unrecorded.
+    """A TLS socket whose clear text is recorded. Its sendall calls send, and recv and recv_into call read, so each octet is noted once."""
 
 
 def connect(where: Where, transcript: Transcript, timeout: float) -> RecordedSocket:
-    """A connected, recorded plain socket. Raises StackctlError when nobody listens."""
+    """A connected, recorded plain socket that gives each answer `timeout` seconds. Raises StackctlError when nobody listens."""
     try:
         raw = socket.create_connection((where.host, where.port), timeout)
+    except TimeoutError as why:
+        raise TimedOut(f"{where}: cannot connect: no answer within {timeout:g} s", "is the stack up? `stackctl status` tells") from why
     except OSError as why:
         raise StackctlError(f"{where}: cannot connect: {why.strerror or why}", "is the stack up? `stackctl status` tells") from why
     recorded = RecordedSocket(raw.family, raw.type, raw.proto, fileno=raw.detach())
-    recorded.settimeout(timeout)
+    # A command may go out in two parts (a literal, a body and its end); neither waits for the other's acknowledgement.
+    recorded.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    recorded.limit = timeout
+    recorded._arm()
     recorded.transcript = transcript
     transcript.note(f"connected to {where}")
     return recorded
@@ -154,32 +164,39 @@ class Context:
         self._where, self._transcript = where, transcript
 
     def wrap_socket(self, sock: socket.socket, server_hostname: str | None = None, **_: Any) -> RecordedTls:
-        """Does the handshake, checking the certificate against the listener's name. Raises TlsFailed."""
+        """Does the handshake, checking the certificate against the listener's name. Raises TlsFailed, TimedOut; the socket is closed then."""
+        where = self._where
         try:
-            context = self._where.context()
+            context = where.context()
             context.sslsocket_class = RecordedTls
-            wrapped = context.wrap_socket(sock, server_hostname=self._where.name)
-        except FileNotFoundError as why:
-            raise TlsFailed(f"the CA file {self._where.ca} is gone", "`stackctl up` makes it anew") from why
-        except ssl.SSLCertVerificationError as why:
-            self._transcript.note(f"TLS failed: {why.verify_message}")
-            raise TlsFailed(
-                f"{self._where}: the certificate does not verify for {self._where.name}: {why.verify_message}",
-                f"trusted is {self._where.ca or 'what the system trusts'}; `stackctl ca path` names the CA of the stack",
-            ) from why
-        except (ssl.SSLError, OSError) as why:
-            self._transcript.note(f"TLS failed: {why}")
-            raise TlsFailed(f"{self._where}: the TLS handshake failed: {why}") from why
+            wrapped = context.wrap_socket(sock, server_hostname=where.name)
+        except BaseException as why:
+            sock.close()
+            if not isinstance(why, OSError):
+                raise
+            self._transcript.note(f"TLS failed: {getattr(why, 'verify_message', '') or why}")
+            raise _tls_error(where, why) from why
         assert isinstance(wrapped, RecordedTls)
         wrapped.transcript = self._transcript
+        wrapped.limit = sock.limit if isinstance(sock, RecordedSocket) else None
+        wrapped._arm()
         cipher = wrapped.cipher()
-        self._transcript.note(f"{wrapped.version()}, {cipher[0] if cipher else '?'}, certificate verified for {self._where.name}")
+        version = (wrapped.version() or "TLS").replace("TLSv", "TLS ")
+        self._transcript.note(f"{version}, {cipher[0] if cipher else '?'}, certificate verified for {where.name}")
         return wrapped
 
 
-class TlsFailed(StackctlError):
-    """The server's certificate did not verify, or the handshake failed."""
-
-
-class AuthRefused(StackctlError):
-    """The server refused a login."""
+def _tls_error(where: Where, why: OSError) -> StackctlError:
+    if isinstance(why, ssl.SSLCertVerificationError):
+        return TlsFailed(
+            f"{where}: the certificate does not verify for {where.name}: {why.verify_message}",
+            f"trusted is {where.ca or 'what the system trusts'}; `stackctl ca path` names the CA of the stack",
+        )
+    if isinstance(why, FileNotFoundError):
+        return TlsFailed(f"the CA file {where.ca} is gone", "`stackctl up` makes it anew")
+    if isinstance(why, ssl.SSLError) and why.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+        return TlsFailed(f"the CA file {where.ca} holds no certificate", "`stackctl ca path` names the CA of the stack")
+    if isinstance(why, TimeoutError):
+        return TimedOut(f"{where}: the TLS handshake did not end in time", "`stackctl logs` shows the server's side")
+    what = why.reason if isinstance(why, ssl.SSLError) and why.reason else why.strerror or str(why)
+    return TlsFailed(f"{where}: the TLS handshake failed: {what}", "`stackctl logs` shows the server's side; does this port speak TLS from the first octet?")

@@ -1,0 +1,292 @@
+"""From a stack to the files of its servers: pinned octet by octet in golden/, and the rules behind them. Starts nothing.
+
+`pytest tests/test_render.py --update-golden` writes golden/ anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from stackctl import render, stack
+from stackctl.errors import BadStack
+from stackctl.load import parse
+from stackctl.model import Stack
+from stackctl.render import Secrets, native
+
+pytestmark = pytest.mark.feature("A2")
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden"
+CASES = {
+    "demo": "",
+    "dovecot-2.3": 'stores: [{backend: dovecot, version: "2.3"}]\n',
+    "mbox": "stores: [{backend: dovecot, mailbox: mbox}]\n",
+    "everything": (HERE / "good_stacks/everything.yaml").read_text(encoding="utf-8"),
+    "relayhost": 'relayhost: "[relay.example.net]:587"\n',
+    "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STACKCTL_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+def rendered(text: str, folder: Path) -> dict[str, str]:
+    path = folder / "stack.yaml"
+    path.write_text(text, encoding="utf-8")
+    plan = stack.preview(path)
+    return {f"{service}/{name}": one.content.decode() for service, tree in plan.files.items() for name, one in tree.items()}
+
+
+def of(text: str) -> Stack:
+    return parse(textwrap.dedent(text), "stack.yaml", Path())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_files_of_a_stack_are_what_they_were(case: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    found = rendered(CASES[case], tmp_path)
+    place = GOLDEN / case
+    if request.config.getoption("--update-golden", default=False):
+        for path in [path for path in place.rglob("*") if path.is_file()]:
+            path.unlink()
+        for name, text in found.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text, encoding="utf-8")
+    expected = {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in place.rglob("*") if path.is_file()}
+    assert sorted(found) == sorted(expected), "`--update-golden` writes the missing ones"
+    for name, text in found.items():
+        assert text == expected[name], f"{case}/{name}: `--update-golden`, then read the difference"
+
+
+def test_golden_holds_no_case_that_is_gone() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_stack_gives_the_same_octets(case: str, tmp_path: Path) -> None:
+    once = rendered(CASES[case], tmp_path)
+    render._environment.cache_clear()
+    assert rendered(CASES[case], tmp_path) == once
+
+
+def test_another_stack_gives_other_octets(tmp_path: Path) -> None:
+    assert rendered("message_size_limit: 1M\n", tmp_path) != rendered("", tmp_path)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_that_is_shown_holds_no_secret(case: str, tmp_path: Path) -> None:
+    for name, text in rendered(CASES[case], tmp_path).items():
+        assert not name.partition("/")[2].startswith("tls/")
+        assert "PRIVATE KEY" not in text
+        assert "correct horse battery staple" not in text
+        assert "$2b$" not in text.replace(stack.MASKED, ""), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_of_secrets_are_not_for_everybody(case: str, tmp_path: Path) -> None:
+    path = tmp_path / "stack.yaml"
+    path.write_text(CASES[case], encoding="utf-8")
+    here = stack.preview(path).stack
+    hash_, key = "$2b$04$" + "x" * 53, b"-----BEGIN PRIVATE KEY-----\n"
+    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(here), hash_), hash_, b"certificate\n", key, b"ca\n")
+    for service in render.services(here):
+        files = render.render(here, service, secrets)
+        assert {"tls/cert.pem", "tls/key.pem", "tls/bundle.pem", "tls/ca.pem"} <= set(files)
+        for name, file in files.items():
+            if hash_.encode() in file.content or key in file.content:
+                assert file.mode & 0o007 == 0, f"{service.name}/{name}: {file.mode:o}"
+        assert files["tls/bundle.pem"].content == key + b"certificate\n"
+        assert files["tls/cert.pem"].content == b"certificate\n"
+
+
+# --- native: settings of the user's own
+
+
+BLOCK = """\
+# key = what a comment says
+key = value
+  more of it
+other = 1
+section {
+  key = inner
+}
+"""
+
+
+def test_without_settings_a_block_stays_as_it_is() -> None:
+    assert native(BLOCK, {}) == BLOCK
+
+
+def test_an_overridden_line_is_commented_out_and_the_new_one_comes_last() -> None:
+    assert native(BLOCK, {"key": "new"}).splitlines() == [
+        "# key = what a comment says",
+        "# key = value",
+        "#   more of it",
+        "other = 1",
+        "section {",
+        "  key = inner",
+        "}",
+        "",
+        "# --- From stack.yaml",
+        "key = new",
+    ]
+
+
+def test_a_new_setting_leaves_the_block_alone() -> None:
+    assert native(BLOCK, {"third": 3}) == BLOCK + "\n# --- From stack.yaml\nthird = 3\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("text", "key = text"),
+        (7, "key = 7"),
+        (2.5, "key = 2.5"),
+        (True, "key = yes"),
+        (False, "key = no"),
+        (["a", "b", True, 1], "key = a b yes 1"),
+        ([], "key ="),
+        (None, "key ="),
+        ("", "key ="),
+    ],
+)
+def test_how_a_value_is_written(value: object, line: str) -> None:
+    assert native("", {"key": value}).splitlines()[-1] == line
+
+
+def test_a_mapping_becomes_a_section() -> None:
+    settings = {"service imap-login": {"process_min_avail": 2, "inet_listener imaps": {"ssl": True}, "list": ["a", "b"]}}
+    assert native("", settings).partition("# --- From stack.yaml\n")[2] == textwrap.dedent(
+        """\
+        service imap-login {
+          process_min_avail = 2
+          inet_listener imaps {
+            ssl = yes
+          }
+          list = a b
+        }
+        """
+    )
+
+
+def test_an_override_reaches_the_rendered_file_and_the_default_does_not_count(tmp_path: Path) -> None:
+    lines = rendered("mta: {settings: {main_cf: {recipient_delimiter: '-', mynetworks: [127.0.0.1, 192.0.2.1]}}}\n", tmp_path)["mta/main.cf"].splitlines()
+    assert "# recipient_delimiter = +" in lines
+    assert "recipient_delimiter = +" not in lines
+    assert lines[-2:] == ["recipient_delimiter = -", "mynetworks = 127.0.0.1 192.0.2.1"]
+
+
+# --- A control character would start a setting that nobody wrote.
+
+TEXTS = [
+    'mta: {settings: {main_cf: {smtpd_banner: "a%sb"}}}',
+    'mta: {settings: {main_cf: {"a%sb": 1}}}',
+    'mta: {settings: {main_cf: {key: ["a", "a%sb"]}}}',
+    'stores: [{backend: dovecot, settings: {dovecot_conf: {"service x": {"inner": {"deep": "a%sb"}}}}}]',
+    'stores: [{backend: dovecot, settings: {dovecot_conf: {"service x%s": {"inner": 1}}}}]',
+    'stores: [{backend: courier, settings: {imapd: {"KEY": "a%sb"}}}]',
+    'stores: [{backend: dovecot, name: "a%sb"}]',
+    'users: [{address: "alice%s@example.test"}]',
+    'users: [{address: alice@example.test, aliases: ["a%sb@example.test"]}]',
+    'users: [{address: alice@example.test, password: "a%sb"}]',
+    'aliases: {"a%sb@example.test": [alice@example.test]}',
+    'aliases: {team@example.test: ["a%sb@example.test"]}',
+    'catch_all: "a%sb@example.test"',
+    'relayhost: "a%sb"',
+    'mynetworks: ["127.0.0.0/8%s"]',
+    'domain: "example%s.test"',
+    'name: "de%smo"',
+    'tls: {ciphers: "a%sb"}',
+    'tls: {names: ["a%sb.example.test"]}',
+    'ports: {address: "127.0.0.1%s"}',
+    'debian: {mirror: "http://mirror.example/%s"}',
+]
+
+
+@pytest.mark.parametrize("escape", ["\\n", "\\r", "\\0", "\\t", "\\x7f", "\\e"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_control_character_reaches_no_file(text: str, escape: str) -> None:
+    with pytest.raises(BadStack) as caught:
+        of(text % escape)
+    assert caught.value.problems[0].where.startswith("stack.yaml:1")
+
+
+# --- Who gets what, and who may send as whom
+
+
+def test_an_address_is_a_mailbox_in_every_store() -> None:
+    here = of("")
+    found = render.recipients(here, render.routes(here))
+    assert found["alice@example.test"] == ["alice@example.test.dovecot.store.internal", "alice@example.test.courier.store.internal"]
+    assert "somebody@example.test" not in found
+
+
+ALIASES = of(
+    """\
+    domains: [example.org]
+    stores: [{backend: dovecot, name: s}]
+    users:
+      - {address: alice@example.test, aliases: [a@example.org]}
+      - {address: bob@example.test}
+      - {address: carol@example.org}
+    aliases:
+      team@example.test: [alice@example.test, bob@example.test, alice@example.test]
+      all@example.test: [team@example.test, carol@example.org, someone@elsewhere.example]
+      chief@example.test: [a@example.org]
+      scratch@example.test: [anything@inbox.example.test]
+      away@example.test: [someone@elsewhere.example]
+      abuse@example.org: [carol@example.org]
+    """
+)
+
+
+def box(*addresses: str) -> list[str]:
+    return [f"{address}.s.store.internal" for address in addresses]
+
+
+@pytest.mark.parametrize(
+    ("address", "mailboxes"),
+    [
+        ("alice@example.test", box("alice@example.test")),
+        ("a@example.org", box("alice@example.test")),
+        ("team@example.test", box("alice@example.test", "bob@example.test")),
+        ("all@example.test", [*box("alice@example.test", "bob@example.test", "carol@example.org"), "someone@elsewhere.example"]),
+        ("chief@example.test", box("alice@example.test")),
+        ("scratch@example.test", box("anything@inbox.example.test")),
+        ("away@example.test", ["someone@elsewhere.example"]),
+        ("postmaster@example.test", box("catch-all@example.test")),
+        ("postmaster@example.org", box("catch-all@example.test")),
+        ("postmaster@inbox.example.test", box("catch-all@example.test")),
+        ("abuse@example.test", box("catch-all@example.test")),
+        ("abuse@example.org", box("carol@example.org")),
+        ("catch-all@example.test", box("catch-all@example.test")),
+    ],
+)
+def test_what_an_address_expands_to(address: str, mailboxes: list[str]) -> None:
+    assert render.recipients(ALIASES, render.routes(ALIASES))[address] == mailboxes
+
+
+def test_a_postmaster_who_is_a_user_keeps_his_mail() -> None:
+    here = of("users: [{address: postmaster@example.test}]\nstores: [{backend: dovecot, name: s}]\n")
+    found = render.recipients(here, render.routes(here))
+    assert found["postmaster@example.test"] == box("postmaster@example.test")
+    assert found["abuse@example.test"] == box("catch-all@example.test")
+
+
+def test_who_may_send_as_whom() -> None:
+    assert render.senders(ALIASES) == {
+        "alice@example.test": ["alice@example.test"],
+        "bob@example.test": ["bob@example.test"],
+        "carol@example.org": ["carol@example.org"],
+        "catch-all@example.test": ["catch-all@example.test"],
+        "a@example.org": ["alice@example.test"],
+        "team@example.test": ["alice@example.test", "bob@example.test"],
+        "all@example.test": ["alice@example.test", "bob@example.test", "carol@example.org"],
+        "chief@example.test": ["alice@example.test"],
+        "abuse@example.org": ["carol@example.org"],
+    }
