@@ -7,6 +7,11 @@ export TESTCONTAINERS_RYUK_DISABLED := true
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --disable-pip-version-check
+# One line for each library that comes; bash, because a failure before the pipe must count.
+BRIEFLY := awk '/^(Collecting|Successfully)/ { print "  " substr($$0, 1, 100); fflush() }'
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 INSTALLED := .venv/installed
 INSTALLED_DEV := .venv/installed-dev
 
@@ -41,11 +46,13 @@ clean: ## remove what these targets have made here; stacks and images stay
 
 # The stamps say which pyproject.toml was installed last, so that a second call has nothing to do.
 $(INSTALLED): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo 'no virtual environment: on Debian and Ubuntu, `apt-get install python3-venv` first' >&2; exit 1; }
+	@echo 'Installing stackctl and its libraries into .venv'
+	@$(PIP) -e . | $(BRIEFLY)
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo 'no virtual environment: on Debian and Ubuntu, `apt-get install python3-venv` first' >&2; exit 1; }
+	@echo 'Installing stackctl, its libraries and the tools of its tests into .venv'
+	@$(PIP) -e '.[dev]' | $(BRIEFLY)
 	@touch $@ $(INSTALLED)

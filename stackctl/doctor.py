@@ -40,7 +40,6 @@ _ENGINE = ("engine", "client", "compose", "buildx", "iptables")
 _LATER = "trixie"  # the first Debian release whose Compose is version 2
 _SOURCE = Path(f"/etc/apt/sources.list.d/stackctl-{_LATER}.sources")
 _PIN = Path(f"/etc/apt/preferences.d/stackctl-{_LATER}")
-_OWN_SOURCE = Path(f"/etc/apt/sources.list.d/stackctl-{_LATER}.sources")
 _PINNED = ("docker.io", "docker-cli", "docker-compose", "docker-buildx")
 _SHOWN = ("Get:", "Unpacking ", "Setting up ", "Fetched ", "Err:", "E: ", "W: ")
 # No question, no restart of other services, no waiting for ever for another apt.
@@ -235,8 +234,17 @@ def fix(findings: Iterable[Finding], report: Report = lambda _: None, machine: M
     if not machine.root:
         by_hand = "\n".join(f"  {step.by_hand}" for step in steps)
         raise EngineError("setting this machine up needs root", f"run `sudo {sys.executable} -m stackctl doctor --fix`, or these commands one by one:\n{by_hand}")
+    written: list[Path] = []
     for step in steps:
-        step.act(report)
+        if isinstance(step, _Write) and not step.path.exists():
+            written.append(step.path)
+        try:
+            step.act(report)
+        except BaseException:
+            # A source that its mirror does not have would fail every later `apt-get update`.
+            for path in written if isinstance(step, _Run) and step.argv[0] == _APT[0] else ():
+                path.unlink(missing_ok=True)
+            raise
     if any(finding.fix and finding.fix.start for finding in findings):
         _wait_for_engine(lambda: "")
 
@@ -405,7 +413,7 @@ def _wait_for_engine(ended: Callable[[], str]) -> None:
             return
         last = done.last_words
         if why := ended():
-            raise EngineError(why, f"the whole log is {_LOG}")
+            raise EngineError(why, f"the whole log is {_LOG}; when it is dealt with, `stackctl doctor --fix` again")
         time.sleep(0.1)
     raise TimedOut(f"the engine does not answer after {_START_WITHIN:g} s (last: {last})", f"its log is {_LOG}, or `journalctl -u docker`")
 

@@ -2,56 +2,79 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 
-from stackctl.clients.transcript import Context, TlsFailed, Transcript, connect
+from stackctl.clients.failure import TlsFailed
+from stackctl.clients.transcript import Context, Transcript, connect
 from stackctl.clients.where import Where
 from stackctl.errors import EngineError, StackctlError, TimedOut
 
 _PAUSE = 0.004  # seconds between two tries: a server comes up in 10 to 50 ms
 _GREETINGS = {"smtp": b"220", "imap": b"* OK", "pop3": b"+OK", "managesieve": b'"', "http": b""}
 _LOOK = 0.25  # seconds between two looks at whether the container still runs
+_PATIENCE = 10.0  # seconds for one try: a server that took the connection is about to greet
 
 
 def probe(where: Where, protocol: str, deadline: float, gone: Callable[[], str | None], label: str) -> None:
     """Tries until `deadline` (on time.monotonic). `gone` says why the server will never answer, or None.
 
-    Raises EngineError with that reason, or TimedOut with the last thing that was seen.
+    Raises EngineError with that reason, TlsFailed for a certificate that does not verify, or TimedOut with the last thing that was seen.
     """
     start = looked = time.monotonic()
-    last: Exception | str = "nothing was tried"
+    last = "nothing was tried"
+
+    def look() -> None:
+        """Asks now and then whether it is worth while to go on."""
+        nonlocal looked
+        if time.monotonic() - looked > _LOOK:
+            looked = time.monotonic()
+            if reason := gone():
+                raise _Gone(f"{label}: {reason}", "`stackctl check` lets the server look at its configuration")
+
     while True:
         try:
-            _once(where, protocol)
+            _once(where, protocol, min(_PATIENCE, max(0.1, deadline - time.monotonic())), look)
             return
-        except TlsFailed as why:
-            if "does not verify" in why.message:  # this does not get better by waiting
+        except (TlsFailed, _Gone) as why:
+            if isinstance(why, _Gone) or "does not verify" in why.message or "CA file" in why.message:  # this does not get better by waiting
                 raise
-            last = why
-        except (StackctlError, OSError) as why:
-            last = why
-        now = time.monotonic()
-        if now > deadline:
-            raise TimedOut(f"{label}: not ready after {now - start:.0f} s (last: {last})", "`stackctl logs` shows what the server says")
-        if now - looked > _LOOK:
-            looked = now
-            if reason := gone():
-                raise EngineError(f"{label}: {reason}", "`stackctl check` lets the server look at its configuration")
+            last = why.message
+        except StackctlError as why:
+            last = why.message
+        except OSError as why:
+            last = f"{where}: {why.strerror or why}"
+        if time.monotonic() > deadline:
+            raise TimedOut(f"{label}: not ready after {time.monotonic() - start:.0f} s (last: {last})", "`stackctl logs` shows what the server says")
+        look()
         time.sleep(_PAUSE)
 
 
-def _once(where: Where, protocol: str) -> None:
-    sock = connect(where, Transcript(), 10)
-    with sock:
+class _Gone(EngineError):
+    """The container will never answer."""
+
+
+def _once(where: Where, protocol: str, patience: float, look: Callable[[], None]) -> None:
+    with connect(where, Transcript(), patience) as sock:
         if where.tls == "implicit":
             with Context(where, Transcript()).wrap_socket(sock) as tls:
-                _greeting(tls.recv(1000), protocol)
+                _greeting(tls, protocol, patience, look)
         else:
-            _greeting(sock.recv(1000), protocol)
+            _greeting(sock, protocol, patience, look)
 
 
-def _greeting(data: bytes, protocol: str) -> None:
+def _greeting(sock: socket.socket, protocol: str, patience: float, look: Callable[[], None]) -> None:
+    until = time.monotonic() + patience
+    while True:
+        sock.settimeout(min(_LOOK, patience))
+        try:
+            data = sock.recv(1000)
+            break
+        except TimeoutError:
+            look()
+            if time.monotonic() > until:
+                raise StackctlError(f"no greeting within {patience:.0f} s") from None
     # The engine's port forwarder accepts before the server listens, and closes without a word.
     if not data or not data.startswith(_GREETINGS[protocol]):
         raise StackctlError(f"greeted with {data[:60]!r}" if data else "closed without a greeting")

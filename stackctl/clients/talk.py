@@ -1,127 +1,172 @@
-"""A dialogue line by line, as one would type it, with both sides shown. It understands where an answer ends, and no more of the protocol."""
+"""A dialogue line by line, as one would type it, with both sides shown. It knows whose turn it is, and no more of the protocol."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import queue
 import re
+import select
 import socket
-from collections.abc import Callable, Iterable
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from stackctl.clients.transcript import Context, Transcript, connect
+from stackctl.clients.failure import STRIPPED, TlsFailed, explain
+from stackctl.clients.transcript import Context, RecordedSocket, RecordedTls, Transcript, connect
 from stackctl.clients.where import Where
-from stackctl.errors import StackctlError, TimedOut
+from stackctl.errors import UsageError
 
-_ANSWER_WITHIN = 60.0  # seconds
-_MULTI = re.compile(r"(CAPA|LIST|UIDL|RETR .*|TOP .*)$", re.IGNORECASE)
+_OPENING = {"smtp": ("EHLO client.invalid", "STARTTLS", "EHLO client.invalid"), "imap": ("s1 STARTTLS",), "pop3": ("STLS",)}
+_VARIABLE = re.compile(r"\$(USER|PASSWORD|PLAIN)(64)?\b")
 
 
-class _Closed(Exception):  # an end, not a fault
+class _Closed(Exception):  # noqa: N818  an end, not a fault
     pass
 
 
-class _Dialogue:
-    def __init__(self, where: Where, protocol: str, write: Callable[[str], None]) -> None:
-        self.where, self.protocol, self.write = where, protocol, write
-        self.transcript = Transcript()
-        self.shown = 0
-        self.sock: socket.socket = connect(where, self.transcript, _ANSWER_WITHIN)
-        if where.tls == "implicit":
-            self._secure()
-        self.file = self.sock.makefile("rb")
-        self.show()
-
-    def _secure(self) -> None:
-        self.sock = Context(self.where, self.transcript).wrap_socket(self.sock)
-
-    def show(self) -> None:
-        lines = self.transcript.lines
-        for line in lines[self.shown :]:
-            self.write(line)
-        self.shown = len(lines)
-
-    def read(self) -> str:
-        """One line of the server's."""
+class _Session:
+    def __init__(self, where: Where, transcript: Transcript, timeout: float) -> None:
+        self.where, self.transcript = where, transcript
+        self.sock: RecordedSocket | RecordedTls = connect(where, transcript, timeout)
         try:
-            line = self.file.readline()
-        except TimeoutError as why:
-            raise TimedOut(f"{self.where}: no answer within {_ANSWER_WITHIN:g} s") from why
+            if where.tls == "implicit":
+                self.secure()
+            self.listen("greeting")
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def secure(self) -> None:
+        self.sock = Context(self.where, self.transcript).wrap_socket(self.sock)
+        self.transcript.dialogue.upgrade = False
+
+    def say(self, line: str) -> None:
+        """Sends a line, and takes what the server has to say until it is the client's turn again."""
+        stage = line.split(" ")[0] if line.isascii() else "line"
+        try:
+            self.sock.sendall(line.encode() + b"\r\n")
         except OSError as why:
-            raise StackctlError(f"{self.where}: {why}") from why
-        if not line:
+            raise _Closed from why
+        self.listen("the last line" if len(stage) > 20 else stage)
+
+    def listen(self, stage: str) -> None:
+        while self.transcript.dialogue.turn == "S":
+            try:
+                self._closed(self.sock.recv(65536))
+            except TimeoutError as why:
+                raise explain(self.where, "the last line" if stage != "greeting" else stage, why) from why
+            except OSError as why:
+                raise _Closed from why
+        if self.transcript.dialogue.upgrade:
+            self.secure()
+
+    def overhear(self) -> None:
+        """Takes what the server says out of turn, without waiting for it."""
+        timeout = self.sock.gettimeout()
+        self.sock.setblocking(False)
+        try:
+            while True:
+                self._closed(self.sock.recv(65536))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except OSError as why:
+            raise _Closed from why
+        finally:
+            with contextlib.suppress(OSError):
+                self.sock.settimeout(timeout)
+
+    def _closed(self, data: bytes) -> None:
+        if not data:
             raise _Closed
-        return line.decode("utf-8", "replace").rstrip("\r\n")
-
-    def answer(self, sent: str, data: bool) -> str:
-        """Reads what answers a line; returns its last line. `data`: the line was part of a message, which nothing answers."""
-        if data:
-            return ""
-        last = self.read()
-        if self.protocol == "smtp":
-            while len(last) > 3 and last[3] == "-":
-                last = self.read()
-        elif self.protocol == "imap":
-            tag = sent.split(" ", 1)[0]
-            while sent and not last.startswith((f"{tag} ", "+")):
-                last = self.read()
-        elif last.startswith("+OK") and _MULTI.match(sent):
-            several = not re.match(r"(LIST|UIDL) \d+$", sent, re.IGNORECASE)
-            body = last
-            while several and body != ".":
-                body = self.read()
-        self.show()
-        return last
-
-    def send(self, line: str) -> None:
-        self.sock.sendall(line.encode() + b"\r\n")
-        self.show()
-
-    def upgrade(self) -> None:
-        """Goes into TLS after the server agreed."""
-        self.file.detach()
-        self._secure()
-        self.file = self.sock.makefile("rb")
-        self.show()
 
 
-def talk(where: Where, protocol: str, script: Iterable[str], write: Callable[[str], None], credentials: tuple[str, str] | None = None) -> bool:
+def talk(where: Where, protocol: str, script: Iterable[str], write: Callable[[str], None], credentials: tuple[str, str] | None = None, timeout: float = 60) -> bool:
     """Sends each line of `script` after the answer to the one before, and hands every line of both sides to `write`, passwords masked.
 
     `protocol` is smtp, imap or pop3. A listener with STARTTLS is taken into TLS first (`where.tls`), and whenever the script says
-    STARTTLS or STLS itself. $USER, $PASSWORD and $PLAIN in the script stand for the credentials. Returns whether the server was there
-    to the end. Raises StackctlError, TlsFailed, TimedOut.
+    STARTTLS or STLS itself. Lines of a message, of a literal and of a login go out as the protocol wants them: after the server asked.
+    $USER, $PASSWORD and $PLAIN (the response of SASL PLAIN) in the script stand for the credentials, $USER64 and $PASSWORD64 for
+    their base64. A script that waits for a person is not waited for longer than the server stays.
+    Returns whether the server was there to the end. Raises StackctlError, TlsFailed, TimedOut after `timeout` seconds without an
+    answer, and UsageError for a variable without credentials.
     """
-    user, password = credentials or ("", "")
-    plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
-    values = {"$PLAIN": plain, "$PASSWORD": password, "$USER": user}
-    dialogue = _Dialogue(where, protocol, write)
+    transcript = Transcript(write, body_lines=None)
+    if credentials:
+        transcript.hide(credentials[1])
+    session = _Session(where, transcript, timeout)
     try:
-        dialogue.answer("", False)
-        opening = {"smtp": ["EHLO client.invalid", "STARTTLS", "EHLO client.invalid"], "imap": ["s1 STARTTLS"], "pop3": ["STLS"]}[protocol]
         if where.tls == "starttls":
-            for line in opening:
-                _say(dialogue, line, False)
-        data = False
-        for line in script:
-            for name, value in values.items():
-                line = line.replace(name, value)
-            last = _say(dialogue, line, data and line != ".")
-            data = (protocol == "smtp" and last.startswith("354")) or (data and line != ".")
+            for line in _OPENING[protocol]:
+                session.say(line)
+            if not isinstance(session.sock, ssl.SSLSocket):
+                raise TlsFailed(f"{where}: the server does not offer STARTTLS", STRIPPED)
+        leaving = False
+        for line in _lines(script, session):
+            if leaving:  # the server owes nothing more
+                raise _Closed
+            leaving = _leaves(line)
+            session.say(filled(line, protocol, credentials))
         return True
     except _Closed:
-        dialogue.transcript.note("the server closed the connection")
-        dialogue.show()
+        transcript.note("the server closed the connection")
         return False
     finally:
-        dialogue.show()
-        dialogue.sock.close()
+        session.sock.close()
 
 
-def _say(dialogue: _Dialogue, line: str, data: bool) -> str:
-    dialogue.send(line)
-    last = dialogue.answer(line, data)
-    agreed = {"smtp": r"220", "imap": r"\S+ OK", "pop3": r"\+OK"}[dialogue.protocol]
-    if re.match(r"(\S+ )?(STARTTLS|STLS)$", line, re.IGNORECASE) and re.match(agreed, last):
-        dialogue.upgrade()
-    if re.match(r"(\S+ )?(QUIT|LOGOUT)$", line, re.IGNORECASE):
-        return ""
-    return last
+def filled(line: str, protocol: str, credentials: tuple[str, str] | None) -> str:
+    """A line of the script with its variables replaced. Raises UsageError when there are no credentials for them."""
+
+    def value(found: re.Match[str]) -> str:
+        if credentials is None:
+            raise UsageError(f"the script says {found[0]}, and no user was given", "name one, or write the value")
+        user, password = credentials
+        text = {"USER": user, "PASSWORD": password, "PLAIN": f"\0{user}\0{password}"}[found[1]]
+        if found[2] or found[1] == "PLAIN":
+            return base64.b64encode(text.encode()).decode()
+        if protocol != "imap":
+            return text
+        # RFC 9051 4.3: in an IMAP command a quoted string carries what an atom cannot.
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        inside = line[: found.start()].count('"') % 2
+        return quoted if inside else f'"{quoted}"'
+
+    return _VARIABLE.sub(value, line)
+
+
+def _leaves(line: str) -> bool:
+    return re.fullmatch(r"\s*(QUIT|\S+ LOGOUT)\s*", line, re.IGNORECASE) is not None
+
+
+def _lines(script: Iterable[str], session: _Session) -> Iterator[str]:
+    """The script's lines; where they come from a person, what the server says meanwhile is shown, and its end is the end."""
+    if isinstance(script, Sequence):
+        yield from script
+        return
+    rest = iter(script)
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    here, there = socket.socketpair()
+
+    def read() -> None:
+        try:
+            lines.put(next(rest, None))
+        except BaseException as why:
+            lines.put(why)
+        there.send(b".")
+
+    with here, there:
+        while True:
+            threading.Thread(target=read, daemon=True).start()
+            while not select.select([here, session.sock], [], [])[0] == [here]:
+                session.overhear()
+                if select.select([here], [], [], 0)[0]:
+                    break
+            here.recv(1)
+            line = lines.get()
+            if line is None:
+                return
+            if isinstance(line, BaseException):
+                raise line
+            yield line
