@@ -422,7 +422,7 @@ def _at_work() -> bool:
     """Whether a dockerd runs, be it that it does not answer yet. Its file may be left over from one that was killed."""
     try:
         pid = int(Path("/var/run/docker.pid").read_text(encoding="utf-8"))
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "dockerd"
+        return Path(f"/proc/{pid}/exe").readlink().name == "dockerd"  # a process that has ended and was not waited for has none
     except (OSError, ValueError):
         return False
 

@@ -118,6 +118,18 @@ def test_only_the_named_packages_come_from_the_next_release() -> None:
     assert apt.pin("trixie", PACKAGES, rest=False) == PIN.partition("\n\n")[2]
 
 
+def test_a_base_image_gets_its_packages_from_the_mirror_of_this_machine() -> None:
+    sources = apt.parse_lines(ONE_LINE)
+    trusted = "deb [check-valid-until=no] http://mirror.example/debian trixie main"
+    assert apt.lines_for(sources, "bookworm", "trixie") == (trusted, "deb http://mirror.example/security trixie-security main")
+    assert apt.lines_for(sources, "bookworm", "sid") == (trusted.replace("trixie", "sid"),), "sid has no updates and no security suite"
+    assert apt.lines_for(sources, "noble", "trixie") == (), "what is no Debian mirror has no Debian release"
+
+
+def test_a_mirror_on_this_machine_itself_is_no_mirror_for_an_image() -> None:
+    assert apt.lines_for(apt.parse_lines("deb http://localhost:3142/debian bookworm main\n"), "bookworm", "trixie") == ()
+
+
 # -- plans
 
 

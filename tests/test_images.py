@@ -217,3 +217,48 @@ def test_the_base_image_says_which_way_it_came() -> None:
     assert base.way in ("local", "pulled", "bootstrapped")
     assert base.digest == docker("image", "inspect", "--format", "{{.Id}}", base.reference)
     assert images.base_image("trixie", None).way == "local"
+
+
+@pytest.mark.e2e
+def test_a_mirror_of_ones_own_is_where_every_image_takes_its_packages_from() -> None:
+    base = images.base_image("trixie", "http://mirror.example/debian")
+    try:
+        assert base.reference != "debian:trixie-slim"
+        assert docker("run", "--rm", "--network", "none", base.reference, "cat", "/etc/apt/sources.list") == "deb http://mirror.example/debian trixie main"
+        assert "mirror.example" not in docker("run", "--rm", "--network", "none", "debian:trixie-slim", "sh", "-c", "cat /etc/apt/sources.list* || true")
+    finally:
+        docker("image", "rm", base.reference)
+
+
+@pytest.mark.e2e
+def test_a_base_that_nobody_can_make_ends_in_a_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = shutil.which("docker")
+    assert client
+    (tmp_path / "docker").symlink_to(client)
+    monkeypatch.setenv("PATH", str(tmp_path))  # without mmdebstrap
+    with pytest.raises(EngineError, match="mmdebstrap: command not found") as caught:
+        images.base_image("no-such-release", None)
+    assert "`stackctl doctor --fix`" in caught.value.hint
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="base images are pulled on this machine")
+def test_a_bootstrap_from_a_mirror_that_is_not_there_says_so_and_leaves_no_image() -> None:
+    unnamed = ("image", "ls", "--quiet", "--filter", "dangling=true", "--filter", "label=org.stackctl.base=bootstrapped")
+    with pytest.raises(EngineError, match="base image stackctl/base:no-such-release-") as caught:
+        images.base_image("no-such-release", "http://127.0.0.1:9/debian")
+    assert "mirror" in caught.value.hint
+    assert docker("image", "ls", "--quiet", "--filter", "reference=stackctl/base:no-such-release-*") == ""
+    assert docker(*unnamed) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [("write /x: no space left on device", "disk is full"), ("E: Failed to fetch http://mirror.example/x", "mirror"), ("sh: 1: make: not found", "stackctl build")],
+    ids=["disk full", "no mirror", "anything else"],
+)
+def test_the_next_step_is_that_of_the_fault(words: str, hint: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        images._raise([("image tiny", EngineError(words))])
+    assert hint in caught.value.hint
+    assert caught.value.message == f"image tiny: {words}"

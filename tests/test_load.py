@@ -19,6 +19,7 @@ from stackctl.backends import all_backends
 from stackctl.errors import BadStack, UsageError
 from stackctl.load import Loaded, load, parse
 from stackctl.model import Stack
+from stackctl.problems import MAX_PROBLEMS
 
 HERE = Path(__file__).parent
 BAD = sorted(p.name for p in (HERE / "bad_stacks").iterdir())
@@ -180,7 +181,7 @@ def test_what_builds_on_a_bad_key_is_not_reported_again() -> None:
 
 def test_more_problems_than_anybody_reads_are_counted() -> None:
     said = problems("".join(f"k{n}: 1\n" for n in range(300))).splitlines()
-    assert len(said) == loading.MAX_PROBLEMS + 1 and said[-1].startswith("stack.yaml: and 200 more problems")
+    assert len(said) == MAX_PROBLEMS + 1 and said[-1].startswith("stack.yaml: and 200 more problems")
 
 
 def test_a_normal_stack_loads_in_a_few_milliseconds() -> None:

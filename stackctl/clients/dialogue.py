@@ -15,8 +15,6 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 MASK = "***"
-_WIDTH = 300  # characters of a line that are shown
-_SHORTEST_SECRET = 4  # characters; anything shorter is in every other word
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
 _MECHANISM = re.compile(
@@ -40,16 +38,18 @@ _IMAP = frozenset(
 class Dialogue:
     """One connection. `emit` gets each line: "C" or "S", and its text without secrets.
 
-    `body_lines`: how many lines of a message are shown, the rest is counted; None shows all.
+    `body_lines`: how many lines of a message are shown, `width`: how many characters of a line; the rest is counted. None shows all.
     The protocol is known from the server's greeting. `upgrade` becomes true when the server agreed to go into TLS; whoever does so resets it.
+    `over` becomes true when the server answered QUIT or LOGOUT.
     """
 
-    def __init__(self, emit: Callable[[str, str], None], body_lines: int | None = 12) -> None:
+    def __init__(self, emit: Callable[[str, str], None], body_lines: int | None = 12, width: int | None = 300) -> None:
         self.protocol = ""
         self.upgrade = False
+        self.over = False
         self.secrets: list[str] = []
         self._emit = emit
-        self._limit = body_lines
+        self._limit, self._width = body_lines, width
         self._sides = {"C": _Side(), "S": _Side()}
         self._owed: deque[tuple[str, str]] = deque()  # (tag, verb) of each command that has no final answer yet
         self._sasl = False  # from AUTH to the answer to it, the client's lines are secrets
@@ -70,6 +70,11 @@ class Dialogue:
         if self._command is not None:
             return "C" if self._go_ahead else "S"
         return "S" if self._owed else "C"
+
+    @property
+    def in_literal(self) -> bool:
+        """Whether the client's next octets belong to a literal."""
+        return self._sides["C"].literal is not None
 
     def feed(self, side: str, data: bytes) -> None:
         """Takes octets of the client ("C") or the server ("S") as they passed."""
@@ -97,7 +102,8 @@ class Dialogue:
     def _show(self, side: str, text: str) -> None:
         text = self.masked(text) if self.secrets else text
         text = _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-        self._emit(side, text if len(text) <= _WIDTH else f"{text[:_WIDTH]}… {len(text) - _WIDTH} characters more")
+        over = len(text) - self._width if self._width is not None else 0
+        self._emit(side, text if over <= 0 else f"{text[: self._width]}… {over} characters more")
 
     # --- From octets to lines and bodies
 
@@ -324,6 +330,7 @@ class Dialogue:
             self.upgrade = True
         if verb == "IDLE":
             self._idle = False
+        self.over = verb in ("QUIT", "LOGOUT")
 
 
 class _Side:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -31,7 +32,9 @@ def compose(sender: str, to: Sequence[str], cc: Sequence[str], subject: str, bod
 
     Raises UsageError for an address, a subject or a file that cannot be taken.
     """
-    message = EmailMessage(policy=policy.SMTP)
+    # A local part beyond ASCII has no encoded form; such a message needs SMTPUTF8 (RFC 6532).
+    plain = "".join([sender, *to, *cc]).isascii()
+    message = EmailMessage(policy=policy.SMTP if plain else policy.SMTPUTF8)
     try:
         message["From"] = _address(sender)
         message["To"] = [_address(one) for one in to]
@@ -45,6 +48,8 @@ def compose(sender: str, to: Sequence[str], cc: Sequence[str], subject: str, bod
     message.set_content(body)
     for path in attachments:
         kind = (mimetypes.guess_type(path.name)[0] or "application/octet-stream").split("/")
+        if kind[0] in ("message", "multipart"):  # RFC 2046 5.2.1: these take no base64, and must stay as they are
+            kind = ["application", "octet-stream"]
         try:
             data = path.read_bytes()
         except OSError as why:
@@ -54,7 +59,12 @@ def compose(sender: str, to: Sequence[str], cc: Sequence[str], subject: str, bod
 
 
 def _address(text: str) -> Address:
-    return Address(addr_spec=text)
+    if text.isascii():
+        return Address(addr_spec=text)
+    local, _, domain = text.rpartition("@")  # RFC 6531: UTF-8 in both parts, of which the standard parser takes none
+    if not local or re.search(r"[\s<>()\[\]:;@\\,\"]", local + domain):
+        raise ValueError(f"{text!r} is no address")
+    return Address(username=local, domain=domain)
 
 
 def summary(header: bytes, uid: int = 0, size: int = 0) -> Summary:

@@ -31,17 +31,17 @@ def probe(where: Where, protocol: str, deadline: float, gone: Callable[[], str |
         if time.monotonic() - looked > _LOOK:
             looked = time.monotonic()
             if reason := gone():
-                raise _Gone(f"{label}: {reason}", "`stackctl check` lets the server look at its configuration")
+                raise EngineError(f"{label}: {reason}", "`stackctl check` lets the server look at its configuration")
 
     while True:
         try:
             _once(where, protocol, min(_PATIENCE, max(0.1, deadline - time.monotonic())), look)
             return
-        except (TlsFailed, _Gone) as why:
-            if isinstance(why, _Gone) or "does not verify" in why.message or "CA file" in why.message:  # this does not get better by waiting
-                raise
-            last = why.message
+        except EngineError:
+            raise
         except StackctlError as why:
+            if isinstance(why, TlsFailed) and ("does not verify" in why.message or "CA file" in why.message):  # waiting makes this no better
+                raise
             last = why.message
         except OSError as why:
             last = f"{where}: {why.strerror or why}"
@@ -49,10 +49,6 @@ def probe(where: Where, protocol: str, deadline: float, gone: Callable[[], str |
             raise TimedOut(f"{label}: not ready after {time.monotonic() - start:.0f} s (last: {last})", "`stackctl logs` shows what the server says")
         look()
         time.sleep(_PAUSE)
-
-
-class _Gone(EngineError):
-    """The container will never answer."""
 
 
 def _once(where: Where, protocol: str, patience: float, look: Callable[[], None]) -> None:

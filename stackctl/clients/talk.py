@@ -22,8 +22,8 @@ _OPENING = {"smtp": ("EHLO client.invalid", "STARTTLS", "EHLO client.invalid"), 
 _VARIABLE = re.compile(r"\$(USER|PASSWORD|PLAIN)(64)?\b")
 
 
-class _Closed(Exception):  # noqa: N818  an end, not a fault
-    pass
+class _Closed(Exception):
+    """An end, not a fault."""
 
 
 class _Session:
@@ -44,19 +44,18 @@ class _Session:
 
     def say(self, line: str) -> None:
         """Sends a line, and takes what the server has to say until it is the client's turn again."""
-        stage = line.split(" ")[0] if line.isascii() else "line"
         try:
             self.sock.sendall(line.encode() + b"\r\n")
         except OSError as why:
             raise _Closed from why
-        self.listen("the last line" if len(stage) > 20 else stage)
+        self.listen("the last line")
 
     def listen(self, stage: str) -> None:
         while self.transcript.dialogue.turn == "S":
             try:
                 self._closed(self.sock.recv(65536))
             except TimeoutError as why:
-                raise explain(self.where, "the last line" if stage != "greeting" else stage, why) from why
+                raise explain(self.where, stage, why) from why
             except OSError as why:
                 raise _Closed from why
         if self.transcript.dialogue.upgrade:
@@ -92,7 +91,7 @@ def talk(where: Where, protocol: str, script: Iterable[str], write: Callable[[st
     Returns whether the server was there to the end. Raises StackctlError, TlsFailed, TimedOut after `timeout` seconds without an
     answer, and UsageError for a variable without credentials.
     """
-    transcript = Transcript(write, body_lines=None)
+    transcript = Transcript(write, whole=True)
     if credentials:
         transcript.hide(credentials[1])
     session = _Session(where, transcript, timeout)
@@ -102,12 +101,10 @@ def talk(where: Where, protocol: str, script: Iterable[str], write: Callable[[st
                 session.say(line)
             if not isinstance(session.sock, ssl.SSLSocket):
                 raise TlsFailed(f"{where}: the server does not offer STARTTLS", STRIPPED)
-        leaving = False
         for line in _lines(script, session):
-            if leaving:  # the server owes nothing more
+            if transcript.dialogue.over:
                 raise _Closed
-            leaving = _leaves(line)
-            session.say(filled(line, protocol, credentials))
+            session.say(filled(line, credentials, quoted=protocol == "imap" and not transcript.dialogue.in_literal))
         return True
     except _Closed:
         transcript.note("the server closed the connection")
@@ -116,8 +113,11 @@ def talk(where: Where, protocol: str, script: Iterable[str], write: Callable[[st
         session.sock.close()
 
 
-def filled(line: str, protocol: str, credentials: tuple[str, str] | None) -> str:
-    """A line of the script with its variables replaced. Raises UsageError when there are no credentials for them."""
+def filled(line: str, credentials: tuple[str, str] | None, *, quoted: bool = False) -> str:
+    """A line of the script with its variables replaced; `quoted` as IMAP's quoted strings (RFC 9051 4.3), which carry what atoms cannot.
+
+    Raises UsageError when there are no credentials for them.
+    """
 
     def value(found: re.Match[str]) -> str:
         if credentials is None:
@@ -126,18 +126,12 @@ def filled(line: str, protocol: str, credentials: tuple[str, str] | None) -> str
         text = {"USER": user, "PASSWORD": password, "PLAIN": f"\0{user}\0{password}"}[found[1]]
         if found[2] or found[1] == "PLAIN":
             return base64.b64encode(text.encode()).decode()
-        if protocol != "imap":
+        if not quoted:
             return text
-        # RFC 9051 4.3: in an IMAP command a quoted string carries what an atom cannot.
-        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-        inside = line[: found.start()].count('"') % 2
-        return quoted if inside else f'"{quoted}"'
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+        return text if line[: found.start()].count('"') % 2 else f'"{text}"'  # inside the script's own quotes, or not
 
     return _VARIABLE.sub(value, line)
-
-
-def _leaves(line: str) -> bool:
-    return re.fullmatch(r"\s*(QUIT|\S+ LOGOUT)\s*", line, re.IGNORECASE) is not None
 
 
 def _lines(script: Iterable[str], session: _Session) -> Iterator[str]:
@@ -152,17 +146,20 @@ def _lines(script: Iterable[str], session: _Session) -> Iterator[str]:
     def read() -> None:
         try:
             lines.put(next(rest, None))
-        except BaseException as why:
+        except BaseException as why:  # the caller's iterator may raise anything; it is raised again where the caller sees it
             lines.put(why)
         there.send(b".")
 
     with here, there:
         while True:
             threading.Thread(target=read, daemon=True).start()
-            while not select.select([here, session.sock], [], [])[0] == [here]:
-                session.overhear()
-                if select.select([here], [], [], 0)[0]:
-                    break
+            while here not in select.select([here, session.sock], [], [])[0]:
+                try:
+                    session.overhear()
+                except _Closed:
+                    if session.transcript.dialogue.over:
+                        return
+                    raise
             here.recv(1)
             line = lines.get()
             if line is None:

@@ -19,17 +19,18 @@ from stackctl.errors import StackctlError, TimedOut
 
 __all__ = ["AuthRefused", "Context", "RecordedSocket", "RecordedTls", "TlsFailed", "Transcript", "connect"]
 
-_BODY_LINES = 12  # of a message; the rest is counted
+_BODY_LINES = 12  # of a message, and
+_WIDTH = 300  # characters of a line; the rest is counted
 
 
 class Transcript:
     """The lines of one connection: `C:` what the client sent, `S:` what the server answered, `--` what happened.
 
-    `on_line` gets each of them at once, in the form of `lines`. `body_lines`: how many lines of a message are kept, None keeps all.
+    `on_line` gets each of them at once, in the form of `lines`. Of a message only the first lines are kept, unless `whole`.
     """
 
-    def __init__(self, on_line: Callable[[str], None] | None = None, body_lines: int | None = _BODY_LINES) -> None:
-        self.dialogue = Dialogue(self._add, body_lines)
+    def __init__(self, on_line: Callable[[str], None] | None = None, whole: bool = False) -> None:
+        self.dialogue = Dialogue(self._add, None if whole else _BODY_LINES, None if whole else _WIDTH)
         self._rows: list[tuple[float, str]] = []
         self._start = time.monotonic()
         self._on_line = on_line
@@ -113,12 +114,13 @@ class _Recorded:
             self.settimeout(self.limit)  # type: ignore[attr-defined]
 
     def _hurry(self) -> None:
-        if self._deadline is None or self.gettimeout() == 0:  # type: ignore[attr-defined]  # 0: it does not block at all
+        timeout: float | None = self.gettimeout()  # type: ignore[attr-defined]
+        if self._deadline is None or timeout == 0:  # 0: it does not block at all
             return
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self.settimeout(left)  # type: ignore[attr-defined]
+        self.settimeout(left if timeout is None else min(left, timeout))  # type: ignore[attr-defined]
 
     def _note(self, side: str, data: Any, count: int) -> None:
         if self.transcript is not None and count:

@@ -1,0 +1,373 @@
+"""What only the whole stack can tell: who is served where, which name or port is taken twice. Reads no file."""
+
+# ruff: noqa: D102  a check is called what it looks at
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from stackctl.backends import Backend, choices, find, versions
+from stackctl.model import Stack, Store, User
+from stackctl.problems import Place, Report, shown
+from stackctl.tree import Mapping, line_of, walk
+from stackctl.validate import CONTROL
+
+BCRYPT_OCTETS = 72  # bcrypt takes no more of a password than that
+LEAST_MEMORY = 6 * 1024**2  # the engine refuses a container with less
+RESERVED = "store.internal"  # the part of the name space in which the MTA addresses the stores
+SERVICES = ("mta", "mail")  # the MTA's service and its host name: no store can be called so
+_LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
+_RELAYHOST = re.compile(rf"(\[([0-9a-f:.]+|{_LABELS})\]|{_LABELS})(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
+_CIPHERS = re.compile(r"[A-Za-z0-9+!@=_.:-]+")  # openssl-ciphers(1), with ':' as the one separator
+_MIRROR = re.compile(r"(https?://[A-Za-z0-9\[][A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]*|file:///[A-Za-z0-9._~/+,=%-]*)")  # RFC 3986 2
+_RELEASE = re.compile(r"[a-z][a-z0-9-]{2,31}")
+
+
+class Checks:
+    """The stack as a whole. A check that builds on a key which has a problem already is left out: it would only repeat it."""
+
+    def __init__(self, stack: Stack, tree: Mapping, report: Report) -> None:
+        self.stack, self.tree, self.report = stack, tree, report
+        self.seen: dict[str, tuple[str, int]] = {}  # address -> what it is, and on which line
+        self.mta: Backend | None = None
+        self.stores: dict[str, Backend | None] = {}  # by name; None where the backend is not known
+
+    def bad(self, place: Place, message: str, hint: str = "") -> None:
+        self.report.add(self.line(place), message, hint)
+
+    def line(self, place: Place) -> int:
+        return line_of(self.tree, place)
+
+    def sound(self, *keys: str) -> bool:
+        return not self.report.broken.intersection(keys)
+
+    def run(self) -> None:
+        """All of them; the order matters only where a later one uses what an earlier one learned."""
+        self.domains()
+        self.users()
+        self.aliases()
+        if self.sound("users", "aliases", "catch_all", "domain", "domains"):
+            self.targets()
+            self.loops()
+        self.servers()
+        self.ports()
+        self.values()
+
+    # -- names and addresses
+
+    def domains(self) -> None:
+        stack = self.stack
+        here: list[tuple[Place, str]] = [(("domain",), stack.domain), *((("domains", n), d) for n, d in enumerate(stack.domains))]
+        first: dict[str, int] = {}
+        for place, domain in here:
+            if domain in first:
+                again = "; `domains` are further ones" if domain == stack.domain else ""
+                self.bad(place, f"domain '{domain}' is given twice", f"first on line {first[domain]}{again}")
+            first.setdefault(domain, self.line(place))
+        disposable: Place = ("disposable_domain",)
+        if stack.disposable in first and self.sound("domain", "disposable_domain"):
+            written = stack.disposable_domain is not None
+            self.bad(
+                disposable if written else ("domains", stack.domains.index(stack.disposable)),
+                f"'{stack.disposable}' cannot be both: in the disposable domain every address exists, in the others only users",
+                "choose another" if written else "it is the default of `disposable_domain`; give that another value",
+            )
+            self.report.broken.add("disposable_domain")
+        if len(stack.disposable) > 253:
+            hint = "choose a shorter one, or give `disposable_domain`"
+            self.bad(("domain",), f"domain '{shown(stack.domain)}' leaves no room for 'inbox.' before it, with 253 octets in all", hint)
+        if stack.disposable_domain is not None:
+            here.append((disposable, stack.disposable_domain))
+        for place, domain in (*here, *((("tls", "names", n), name) for n, name in enumerate(stack.tls.names))):
+            self.reserved(place, domain)
+
+    def reserved(self, place: Place, domain: str) -> bool:
+        if domain == RESERVED or domain.endswith(f".{RESERVED}"):
+            self.bad(place, f"'{domain}' is reserved: inside, the stores are addressed in '{RESERVED}'", "choose another domain")
+            return True
+        return False
+
+    def served(self, what: str, address: str, place: Place, *, disposable: bool = False) -> bool:
+        """Whether the stack has this address's domain among its own."""
+        stack, host = self.stack, address.rpartition("@")[2]
+        if not self.sound("domain", "domains", "disposable_domain"):
+            return False
+        if host == stack.disposable and not disposable:
+            self.bad(place, f"{what} '{address}' is in the disposable domain, in which every address exists already", f"use {stack.domain}")
+            return False
+        if host in stack.strict_domains or host == stack.disposable:
+            return True
+        if not self.reserved(place, host):
+            near = self.report.guess(host, stack.strict_domains)
+            hint = f"{near} Else add" if near.startswith("did you mean") else "add"
+            self.bad(place, f"{what} '{address}' is in a domain that the stack does not serve", f"{hint} '{host}' to `domains`")
+        return False
+
+    def claim(self, what: str, address: str, place: Place) -> None:
+        """One more name for mail to arrive under; each can be only one thing."""
+        line = self.line(place)
+        if address in self.seen:
+            other, first = self.seen[address]
+            if other == what:
+                self.report.add(line, f"{what} '{address}' is given twice", f"first on line {first}")
+            else:
+                self.report.add(line, f"{what} '{address}' is also a{'' if other == 'user' else 'n'} {other}", f"on line {first}; it can be only one")
+        else:
+            self.seen[address] = what, line
+
+    def users(self) -> None:
+        stack = self.stack
+        for number, user in enumerate(stack.users):
+            place: Place = ("users", number, "address")
+            self.claim("user", user.address, place)
+            self.served("user", user.address, place)
+        if stack.catch_all is None:
+            self.seen.setdefault(stack.catch_all_address, ("user", 1))
+        for number, user in enumerate(stack.users):
+            for index, alias in enumerate(user.aliases):
+                place = ("users", number, "aliases", index)
+                self.alias(alias, place)
+
+    def alias(self, alias: str, place: Place) -> None:
+        if alias == self.stack.catch_all_address and self.stack.catch_all is None and self.seen.get(alias) == ("user", 1):
+            self.bad(place, f"alias '{alias}' is also the mailbox of mail for foreign domains", "give `catch_all` a user's address, or rename the alias")
+            return
+        self.claim("alias", alias, place)
+        self.served("alias", alias, place)
+
+    def aliases(self) -> None:
+        written = self.tree.entries.get("aliases")
+        for raw in written[1].entries if written and isinstance(written[1], Mapping) else ():
+            alias = raw.lower()
+            place: Place = ("aliases", raw)
+            self.alias(alias, place)
+            if not self.stack.aliases.get(alias, ("",)):
+                self.bad(place, f"alias '{alias}' stands for nobody", "name at least one address")
+        self.graph = {a: targets for a, targets in self.stack.aliases.items()} | {a: (u.address,) for u in self.stack.users for a in u.aliases}
+
+    def targets(self) -> None:
+        """Whether what aliases and catch_all name is there."""
+        stack = self.stack
+        for raw in self.alias_keys():
+            for index, target in enumerate(stack.aliases[raw.lower()]):
+                place: Place = ("aliases", raw, index)
+                host = target.rpartition("@")[2]
+                if host in stack.strict_domains and target not in self.seen:
+                    self.bad(place, f"alias '{raw.lower()}' stands for '{target}', who is no user and no alias", self.guess_address(target))
+                else:
+                    self.reserved(place, host)
+        if stack.catch_all is not None and self.served("catch_all", stack.catch_all, ("catch_all",), disposable=True):
+            what = self.seen.get(stack.catch_all, ("nobody", 0))[0]
+            if what != "user" and not stack.catch_all.endswith(f"@{stack.disposable}"):
+                hint = "name the user's own address" if what == "alias" else self.guess_address(stack.catch_all, ("user",))
+                self.bad(("catch_all",), f"catch_all '{stack.catch_all}' is {'an alias' if what == 'alias' else 'no user'}: it has no mailbox", hint)
+
+    def guess_address(self, address: str, kinds: Sequence[str] = ("user", "alias")) -> str:
+        if self.report.full or len(self.seen) > 1000:  # not worth a walk over all of them
+            return ""
+        return self.report.guess(address, [known for known, (what, _) in self.seen.items() if what in kinds])
+
+    def alias_keys(self) -> list[str]:
+        """The keys of `aliases` as they are written; of two that differ in case only, the last, which the model kept."""
+        written = self.tree.entries.get("aliases")
+        keys = written[1].entries if written and isinstance(written[1], Mapping) else {}
+        return list({raw.lower(): raw for raw in keys}.values())
+
+    def loops(self) -> None:
+        """Aliases that lead back to themselves: each ring once, at the line of its first member in the file."""
+        places: dict[str, Place] = {raw.lower(): ("aliases", raw) for raw in self.alias_keys()}
+        done: set[str] = set()
+        for start in places:
+            path: dict[str, Iterator[str]] = {}
+            queue = start
+            while True:
+                if queue not in done and queue not in path and queue in places:
+                    path[queue] = iter(self.stack.aliases[queue])
+                elif queue in path:
+                    ring = [*list(path)[list(path).index(queue) :], queue]
+                    first = min(ring, key=lambda a: self.line(places[a]))
+                    self.bad(places[first], f"aliases in a ring: {' -> '.join(ring)}", "let one of them stand for a user")
+                while path and (following := next(path[(last := next(reversed(path)))], None)) is None:
+                    done.add(last)
+                    del path[last]
+                if not path:
+                    break
+                queue = following or ""
+
+    # -- servers
+
+    def server(self, role: Literal["mta", "store"], family: str, version: str | None, place: Place) -> Backend | None:
+        """The backend that is meant, or a problem."""
+        kinds = {"mta": "an MTA", "store": "a store"}
+        other: Literal["mta", "store"] = "store" if role == "mta" else "mta"
+        if family not in choices(role):
+            if family in choices(other):
+                hint = "it belongs under `stores`" if other == "store" else "it belongs under `mta`"
+                self.bad((*place, "backend"), f"'{family}' is {kinds[other]}, not {kinds[role]}", f"{hint}; {self.report.guess('', choices(role))}")
+            else:
+                self.bad((*place, "backend"), f"unknown backend '{shown(family)}'", self.report.guess(family, choices(role)))
+            return None
+        try:
+            return find(role, family, version)
+        except KeyError:
+            there = versions(family)
+            hint = f"there are: {', '.join(there)}" if there else "it has no versions to choose from; remove the key"
+            self.bad((*place, "version"), f"{family} has no version '{shown(version or 'by default')}'", hint)
+            return None
+
+    def servers(self) -> None:
+        stack = self.stack
+        self.mta = self.server("mta", stack.mta.backend, stack.mta.version, ("mta",))
+        if self.mta:
+            self.settings(self.mta, stack.mta.settings, ("mta", "settings"))
+        lines: dict[str, int] = {}
+        for number, store in enumerate(stack.stores):
+            place: Place = ("stores", number)
+            backend = self.server("store", store.backend, store.version, place)
+            name = store.name or store.backend
+            at = (*place, "name" if store.name else "backend")
+            if name in SERVICES:
+                self.bad(at, f"a store cannot be called '{name}': the MTA is", "give it another `name`")
+            elif name in lines:
+                hint = f"the first is on line {lines[name]}; give one a `name` of its own"
+                self.bad(at, f"two stores are called '{name}'", hint)
+            lines.setdefault(name, self.line(at))
+            self.stores[name] = backend
+            if backend:
+                self.settings(backend, store.settings, (*place, "settings"))
+                self.store(store, backend, place)
+
+    def store(self, store: Store, backend: Backend, place: Place) -> None:
+        """What this store is asked for, against what its backend and the MTA have."""
+        if backend.mailboxes and store.mailbox not in backend.mailboxes:
+            reason = f": {backend.mailbox_reason.rstrip('.')}" if backend.mailbox_reason else ""
+            hint = f"`mailbox: {backend.mailboxes[0]}`, or another backend"
+            self.bad((*place, "mailbox"), f"{backend.family} has no mailboxes in the format {store.mailbox}{reason}", hint)
+        way = store.delivery or next(iter(backend.delivery), None)
+        ways = [w for w in backend.delivery if self.mta is None or w in self.mta.delivers]
+        if way is None or way in ways:
+            return
+        hint = f"{'there is' if len(ways) == 1 else 'there are'}: {', '.join(ways)}" if ways else "choose another MTA or store"
+        if way not in backend.delivery:
+            self.bad((*place, "delivery"), f"{backend.family} takes no mail by '{shown(way)}'", hint)
+        elif self.mta:
+            self.bad((*place, "delivery"), f"{self.mta.family} delivers no mail by '{shown(way)}'", hint)
+
+    def settings(self, backend: Backend, settings: Iterable[str], place: Place) -> None:
+        for file in settings:
+            if file not in backend.settings:
+                key = walk(self.tree, (*place, file))[1]
+                self.report.add(key, f"{backend.family} has no settings file '{shown(file)}'", self.report.guess(file, backend.settings))
+
+    # -- ports
+
+    def ports(self) -> None:
+        ports = self.stack.ports
+        try:
+            if "%" in ports.address:
+                raise ValueError
+            ipaddress.ip_address(ports.address)
+        except ValueError:
+            self.bad(("ports", "address"), f"'{shown(ports.address)}' is no IP address", "such as 127.0.0.1 or ::1")
+        taken: dict[int, tuple[str, int]] = {}
+        for key, port in ports.fixed.items():
+            place: Place = ("ports", "fixed", key)
+            if port in taken:
+                self.bad(place, f"port {port} is given twice", f"first to {taken[port][0]} on line {taken[port][1]}")
+            taken.setdefault(port, (key, self.line(place)))
+            if self.sound("mta", "stores"):
+                self.listener(key, place)
+
+    def listener(self, key: str, place: Place) -> None:
+        """Whether a service has the listener that a fixed port is given to, and whether it is open."""
+        servers: dict[str, Backend | None] = {"mta": self.mta, **self.stores}
+        service, dot, name = key.partition(".")
+        there = [f"{s}.{listener}" for s, backend in servers.items() if backend for listener in backend.listeners]
+        if not dot:
+            named = [full for full in there if full.endswith(f".{key}")]
+            hint = f"write {' or '.join(named)}" if named else "write service.listener, such as mta.smtp"
+            self.bad(place, f"'{shown(key)}' does not say of which service", hint)
+        elif service not in servers:
+            self.bad(place, f"'{shown(key)}': the stack has no service '{shown(service)}'", self.report.guess(service, servers))
+        elif backend := servers[service]:
+            listener = backend.listeners.get(name)
+            if listener is None:
+                self.bad(place, f"'{shown(key)}': {backend.family} has no listener '{shown(name)}'", self.report.guess(name, backend.listeners))
+            elif listener.tls == "starttls" and listener.login and listener.protocol != "managesieve" and not self.stack.tls.plaintext_listeners:
+                self.bad(place, f"'{key}' is closed by `plaintext_listeners: false`", "remove the port, or open the listeners")
+
+    # -- values that need more than a type
+
+    def values(self) -> None:
+        stack = self.stack
+        for number, network in enumerate(stack.mynetworks):
+            self.network(network, ("mynetworks", number))
+        if stack.relayhost is not None:
+            found = _RELAYHOST.fullmatch(stack.relayhost)
+            if not found or not 0 < int(found["port"] or 25) < 65536:
+                self.bad(("relayhost",), f"relayhost '{shown(stack.relayhost)}' is not a host", "write [host]:port, host:port or host, without a scheme")
+        if stack.tls.ciphers is not None and not _CIPHERS.fullmatch(stack.tls.ciphers):
+            self.bad(("tls", "ciphers"), "tls.ciphers: not a cipher list in OpenSSL's syntax", "names joined by ':', such as ECDHE+AESGCM:!aNULL")
+        # The mirror is not repeated: a URL may hold a password.
+        if stack.debian.mirror is not None and not _MIRROR.fullmatch(stack.debian.mirror):
+            self.bad(("debian", "mirror"), "debian.mirror: not a URL that begins with http://, https:// or file:///", "without spaces and quotes")
+        if stack.debian.release is not None and not _RELEASE.fullmatch(stack.debian.release):
+            self.bad(("debian", "release"), f"'{shown(stack.debian.release)}' is no Debian release", "a code name such as trixie")
+        if stack.limits.memory is not None and stack.limits.memory < LEAST_MEMORY:
+            self.bad(("limits", "memory"), f"limits.memory: {stack.limits.memory} octets are too few for any container", "at least 6M; a server needs more")
+
+    def network(self, network: str, place: Place) -> None:
+        bare = network.replace("[", "").replace("]", "")
+        try:
+            nets = ipaddress.ip_network(bare, strict=False)
+        except ValueError:
+            nets = None
+        if nets is None or "%" in bare or not re.fullmatch(r"[0-9a-fA-F:.]+(/[0-9]+)?", bare):
+            self.bad(place, f"'{shown(network)}' is no network", "address/bits, such as 192.0.2.0/24 or 2001:db8::/32")
+        elif bare != network:
+            self.bad(place, f"'{shown(network)}' has brackets", f"write {bare}")
+        elif ipaddress.ip_interface(network).ip != nets.network_address:
+            self.bad(place, f"'{network}' names a host in a network", f"write {nets} or {network.partition('/')[0]}")
+
+    def passwords(self, folder: Path) -> tuple[User, ...]:
+        """The users, with the passwords that are in files."""
+        users = []
+        for number, user in enumerate(self.stack.users):
+            place: Place = ("users", number, "password_file" if user.password_file else "password")
+            password = user.password
+            if user.password is not None and user.password_file is not None:
+                self.bad(place, f"user '{user.address}' has both password and password_file", "keep one of them")
+            elif user.password_file is not None and (password := self.first_line(folder / user.password_file, place)) is not None:
+                user = user.model_copy(update={"password": password})
+            if password is not None and len(password.encode()) > BCRYPT_OCTETS:
+                self.bad(place, f"the password of '{user.address}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it")
+            users.append(user)
+        return tuple(users)
+
+    def first_line(self, path: Path, place: Place) -> str | None:
+        """The password in a file; None, with a problem that does not quote it, when there is none."""
+        name = f"password_file '{shown(str(path))}'"
+        try:
+            if path.exists() and not path.is_file():
+                raise IsADirectoryError  # or a pipe, which could keep us waiting
+            with path.open("rb") as file:
+                line = file.read(4096).split(b"\n")[0].removesuffix(b"\r")
+            password = line.decode("utf-8")
+        except FileNotFoundError:
+            self.bad(place, f"{name} does not exist", "it is looked for from the folder of stack.yaml")
+        except IsADirectoryError:
+            self.bad(place, f"{name} is not a file", "name a file whose first line is the password")
+        except UnicodeDecodeError:
+            self.bad(place, f"{name} is not UTF-8", "write the password alone in its first line")
+        except OSError as why:
+            self.bad(place, f"{name} cannot be read: {why.strerror}", "let your own account read it")
+        else:
+            if password and not CONTROL.search(password):
+                return password
+            what = "holds a control character in its first line" if password else "has nothing in its first line"
+            self.bad(place, f"{name} {what}", "write the password alone in its first line")
+        return None
