@@ -31,6 +31,7 @@ _ANSWER_WITHIN = 20.0  # seconds
 _START_WITHIN = 60.0  # seconds
 _APT_WITHIN = 1800.0  # seconds
 _LOG = "/var/log/dockerd.log"
+_PID_FILE = Path("/var/run/docker.pid")
 _NAMES: Mapping[str, Mapping[str, str]] = {  # who packages it, and under which names
     "debian": {"engine": "docker.io", "client": "docker-cli", "compose": "docker-compose", "buildx": "docker-buildx"},
     "ubuntu": {"engine": "docker.io", "client": "docker.io", "compose": "docker-compose-v2", "buildx": "docker-buildx", "keys": "debian-archive-keyring"},
@@ -158,6 +159,7 @@ class _Start:
         if _at_work():  # the package's own script has started it
             return _wait_for_engine(lambda: "")
         report("starting the engine")
+        _PID_FILE.unlink(missing_ok=True)  # dockerd takes the number of any process, even of one that has ended, for another dockerd
         start = Path(_LOG).stat().st_size if Path(_LOG).exists() else 0
         pid = command.start_detached([program], _LOG)
         _wait_for_engine(lambda: "" if _alive(pid) else f"dockerd ended at once:\n{_tail(_LOG, start)}")
@@ -421,7 +423,7 @@ def _wait_for_engine(ended: Callable[[], str]) -> None:
 def _at_work() -> bool:
     """Whether a dockerd runs, be it that it does not answer yet. Its file may be left over from one that was killed."""
     try:
-        pid = int(Path("/var/run/docker.pid").read_text(encoding="utf-8"))
+        pid = int(_PID_FILE.read_text(encoding="utf-8"))
         return Path(f"/proc/{pid}/exe").readlink().name == "dockerd"  # a process that has ended and was not waited for has none
     except (OSError, ValueError):
         return False

@@ -41,8 +41,10 @@ def doctor(
             machine.fix(findings, report)
         findings = machine.diagnose(os.environ)
     if json:
-        show.as_json([{"name": one.name, "ok": one.ok, "detail": one.detail} for one in findings])
+        show.as_json([{"name": one.name, "ok": one.ok, "detail": one.detail, "fix": one.fix.what if one.fix else None} for one in findings])
     else:
         show.table(("CHECK", "", "FOUND"), [(one.name, "ok" if one.ok else "MISSING", one.detail) for one in findings])
-    if bad := [one.name for one in findings if not one.ok]:
-        raise EngineError(f"not as it should be: {', '.join(bad)}", "`stackctl doctor --fix` sets it up" if not fix else "the lines above say what is left to do")
+    bad = [one for one in findings if not one.ok]
+    if bad:
+        next_steps = "; ".join(one.fix.what for one in bad if one.fix)
+        raise EngineError(f"not as it should be: {', '.join(one.name for one in bad)}", next_steps if fix or not next_steps else f"`stackctl doctor --fix`: {next_steps}")
