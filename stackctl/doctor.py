@@ -31,7 +31,7 @@ _ANSWER_WITHIN = 20.0  # seconds
 _START_WITHIN = 60.0  # seconds
 _APT_WITHIN = 1800.0  # seconds
 _LOG = "/var/log/dockerd.log"
-_PID_FILE = Path("/var/run/docker.pid")
+_PID_FILES = {"dockerd": Path("/var/run/docker.pid"), "containerd": Path("/var/run/docker/containerd/containerd.pid")}
 _NAMES: Mapping[str, Mapping[str, str]] = {  # who packages it, and under which names
     "debian": {"engine": "docker.io", "client": "docker-cli", "compose": "docker-compose", "buildx": "docker-buildx"},
     "ubuntu": {"engine": "docker.io", "client": "docker.io", "compose": "docker-compose-v2", "buildx": "docker-buildx", "keys": "debian-archive-keyring"},
@@ -156,10 +156,12 @@ class _Start:
         program = _dockerd()
         if program is None:
             raise EngineError("dockerd: command not found", "is the package docker.io installed? `dpkg -l docker.io`")
-        if _at_work():  # the package's own script has started it
+        if _at_work("dockerd"):  # the package's own script has started it
             return _wait_for_engine(lambda: "")
         report("starting the engine")
-        _PID_FILE.unlink(missing_ok=True)  # dockerd takes the number of any process, even of one that has ended, for another dockerd
+        for name, file in _PID_FILES.items():
+            if not _at_work(name):  # dockerd takes the number of any process, even of one that has ended, for another dockerd
+                file.unlink(missing_ok=True)
         start = Path(_LOG).stat().st_size if Path(_LOG).exists() else 0
         pid = command.start_detached([program], _LOG)
         _wait_for_engine(lambda: "" if _alive(pid) else f"dockerd ended at once:\n{_tail(_LOG, start)}")
@@ -420,11 +422,11 @@ def _wait_for_engine(ended: Callable[[], str]) -> None:
     raise TimedOut(f"the engine does not answer after {_START_WITHIN:g} s (last: {last})", f"its log is {_LOG}, or `journalctl -u docker`")
 
 
-def _at_work() -> bool:
-    """Whether a dockerd runs, be it that it does not answer yet. Its file may be left over from one that was killed."""
+def _at_work(name: str) -> bool:
+    """Whether a program of the engine runs, be it that it does not answer yet. Its file may be left over from one that was killed."""
     try:
-        pid = int(_PID_FILE.read_text(encoding="utf-8"))
-        return Path(f"/proc/{pid}/exe").readlink().name == "dockerd"  # a process that has ended and was not waited for has none
+        pid = int(_PID_FILES[name].read_text(encoding="utf-8"))
+        return Path(f"/proc/{pid}/exe").readlink().name == name  # a process that has ended and was not waited for has none
     except (OSError, ValueError):
         return False
 

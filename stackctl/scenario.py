@@ -264,10 +264,10 @@ class Context:
             with self.pop3(**changes) as pop3:
                 pop3.login(address, password)
 
-    def dialogue(self, way: str | None = None, login: str | None = None, **changes: Any) -> Dialogue:
+    def raw_smtp(self, way: str | None = None, login: str | None = None, **changes: Any) -> RawSmtp:
         """An SMTP connection for exact octets, greeted and inside TLS, after EHLO (and AUTH, for `login`)."""
         way = way or self.case.way_in or "submission"
-        found = Dialogue(self.where("mta", way, **changes), self.recorder.open(f"{way} of mta"))
+        found = RawSmtp(self.where("mta", way, **changes), self.recorder.open(f"{way} of mta"))
         if login:
             found.login(login, self.password(login))
         return found
@@ -335,7 +335,7 @@ class Context:
         return octets
 
 
-class Dialogue:
+class RawSmtp:
     """One SMTP connection on which a scenario says exact octets. A context manager; leaving it closes the connection."""
 
     def __init__(self, where: Where, transcript: Transcript) -> None:
@@ -355,7 +355,7 @@ class Dialogue:
         """The TLS handshake, after the server agreed to it."""
         self._socket = TlsContext(where, self._transcript).wrap_socket(self._socket)
 
-    def __enter__(self) -> Dialogue:
+    def __enter__(self) -> RawSmtp:
         return self
 
     def __exit__(self, *_: object) -> None:

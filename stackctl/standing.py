@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from stackctl import __version__, command, state
+from stackctl.errors import UsageError
 
 DEFAULT_FILE = Path("stack.yaml")
 DEFAULT_NAME = "demo"
@@ -17,9 +18,15 @@ RENEW_BEFORE = 7 * 86_400  # seconds
 
 
 def source(path: Path | None) -> tuple[str, bytes]:
-    """The absolute path of a stack file and its octets; ("", b"") where there is none, which means the demo stack."""
+    """The absolute path of a stack file and its octets; ("", b"") where there is none, which means the demo stack.
+
+    Raises UsageError for a file that cannot be read.
+    """
     path = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
-    return (str(path.resolve()), path.read_bytes()) if path else ("", b"")
+    try:
+        return (str(path.resolve()), path.read_bytes()) if path else ("", b"")
+    except OSError as why:
+        raise UsageError(f"{path}: {why.strerror}", "name a readable file; `stackctl init` writes one") from why
 
 
 def fingerprint(content: bytes, name: str | None) -> str:

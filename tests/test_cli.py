@@ -38,7 +38,7 @@ users:
   - address: alice@example.test
   - address: bob@example.test
   - address: o'hara.mary-ann@example.test
-    password: it's 5 $HOME "q" #x \\ y
+    password: 'it''s 5 $HOME "q" #x \\ y'
 limits: {{auth_failure_delay: 0}}
 """
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from stackctl import apt, doctor
+from stackctl import apt, command, doctor
 from stackctl.doctor import Finding, Fix, Machine
 from stackctl.errors import EngineError
 
@@ -215,6 +216,65 @@ def test_what_no_program_can_mend_is_left_to_the_person() -> None:
     with pytest.raises(EngineError, match=r"disk space: 0\.1 GiB free") as caught:
         doctor.fix([FULL], machine=BOOKWORM)
     assert "docker system prune" in caught.value.hint
+
+
+# -- deeds
+
+
+class Programs:
+    """Stands in for the programs that need root: notes what would be run, and fails where it is told to."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.seen: list[str] = []
+        self.failing = failing
+
+    def __call__(self, argv: Sequence[str], **_: object) -> command.Done:
+        self.seen.append(" ".join(argv))
+        if self.failing and self.failing in argv:
+            raise EngineError(f"{argv[0]}: exit status 100\nE: Package 'docker-compose' has no installation candidate")
+        return command.Done(tuple(argv), 0, b"", b"")
+
+
+@pytest.fixture
+def apt_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(doctor, "_SOURCE", tmp_path / "sources.list.d" / doctor._SOURCE.name)
+    monkeypatch.setattr(doctor, "_PIN", tmp_path / "preferences.d" / doctor._PIN.name)
+    return tmp_path
+
+
+def test_the_files_are_written_before_apt_is_asked_and_a_second_time_is_as_the_first(apt_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "run", programs := Programs())
+    for _ in range(2):
+        doctor.fix([NO_COMPOSE], machine=BOOKWORM)
+        source, pin = apt_folder / "sources.list.d" / "stackctl-trixie.sources", apt_folder / "preferences.d" / "stackctl-trixie"
+        assert "".join(line for line in source.read_text().splitlines(keepends=True) if not line.startswith("#")) == SOURCE
+        assert pin.read_text() == PIN
+        assert {source.stat().st_mode & 0o777, pin.stat().st_mode & 0o777} == {0o644}
+        assert {path.name for path in apt_folder.rglob("*") if path.is_file()} == {source.name, pin.name}
+    assert [line.split()[0] for line in programs.seen] == ["apt-get"] * 4
+    assert programs.seen[1].endswith("install --no-install-recommends docker-compose")
+
+
+def test_a_source_that_does_not_work_is_taken_away_again(apt_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "run", Programs(failing="install"))
+    with pytest.raises(EngineError, match="has no installation candidate") as caught:
+        doctor.fix([NO_COMPOSE], machine=BOOKWORM)
+    assert caught.value.hint
+    assert [path for path in apt_folder.rglob("*") if path.is_file()] == []
+
+
+def test_the_number_of_an_ended_or_another_process_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "docker.pid"
+    monkeypatch.setattr(doctor, "_PID_FILES", {"dockerd": file, Path(sys.executable).resolve().name: file})
+    assert not doctor._at_work("dockerd")
+    file.write_text(f"{os.getpid()}\n")
+    assert not doctor._at_work("dockerd")
+    assert doctor._at_work(Path(sys.executable).resolve().name)
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    file.write_text(f"{ended.pid}\n")
+    assert not doctor._at_work("dockerd")
+    ended.wait()
 
 
 # -- findings

@@ -15,6 +15,7 @@ from stackctl.errors import StackctlError
 
 # What the parser raises for a wrong command line; which package that class is in differs between versions of typer.
 _Usage: Any = typer.BadParameter.__mro__[2]
+INTERRUPTED = 130
 EXIT_CODES = "Exit codes: 0 ok, 1 a check or test failed, 2 usage or bad stack.yaml, 3 engine trouble, 4 timed out, 130 interrupted."
 
 app = typer.Typer(
@@ -42,6 +43,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(list(arguments), standalone_mode=False)
         sys.stdout.flush()
+        if result == INTERRUPTED:  # typer makes a code of Ctrl-C, and says nothing
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except StackctlError as why:
         if "--json" in arguments:
@@ -56,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except (typer.Abort, KeyboardInterrupt):
         print("\nstackctl: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `stackctl logs | head`
         sys.stderr.close()
         return 0

@@ -16,7 +16,7 @@ from stackctl.errors import CheckFailed, UsageError
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The local CA that signs every stack's certificate.")
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The local CA that signs every stack's certificate.\n\nExample: stackctl ca path")
     for command in (path, env, install, uninstall):
         group.command()(command)
     app.add_typer(group, name="ca")

@@ -140,7 +140,7 @@ def inbox(
                 show.line(f"{key}: {message[key]}")
         part = message.get_body(("plain", "html"))
         show.line()
-        show.line(part.get_content() if part else "(no text)")
+        show.line(part.get_content().replace("\r\n", "\n") if part else "(no text)")
         for attachment in message.iter_attachments():
             show.line(f"[{attachment.get_filename() or attachment.get_content_type()}, {len(attachment.get_payload(decode=True) or b'')} octets]")
 

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     for command in (init, schema, render, check, build):
         app.command()(command)
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Take a stack elsewhere.")
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Take a stack elsewhere.\n\nExample: stackctl export compose --output compose.yaml")
     group.command("compose")(export_compose)
     app.add_typer(group, name="export")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +21,10 @@ SERVICE = "SERVICE: mta or the name of a store."
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (up, down, status, endpoints, env, port, logs, shell, pause, resume):
+    for command in (up, down, status, endpoints, env, port, logs, pause, resume):
         app.command()(command)
+    # What stands behind the service is the command's, options too: `shell mta postconf -h mail_version`.
+    app.command(context_settings={"allow_interspersed_args": False})(shell)
     app.command("ls")(list_stacks)
     app.command()(prune)
 
@@ -157,14 +160,27 @@ def env(
                 variables |= {f"{prefix}_HOST": place[0], f"{prefix}_PORT": str(place[1])}
     if secrets:
         for account in found["accounts"]:
-            variables[f"MAIL_PASSWORD_{account['address'].partition('@')[0].upper()}"] = account["password"]
+            variables[_variable(account["address"], found["domain"])] = account["password"]
         variables["MAIL_DISPOSABLE_PASSWORD"] = found["disposable"]["password"]
     variables["MAIL_DISPOSABLE_DOMAIN"] = found["disposable"]["domain"]
     if json or form == "json":
         show.as_json(variables)
     else:
         for key, value in variables.items():
-            show.line(f"export {key}={shlex.quote(value)}" if form == "shell" else f"{key}={value}")
+            show.line(f"export {key}={shlex.quote(value)}" if form == "shell" else f"{key}={_dotenv(value)}")
+
+
+def _variable(address: str, domain: str) -> str:
+    """The variable of a user's password: MAIL_PASSWORD_ALICE; a user of another domain than the main one has that in it too."""
+    named = address.removesuffix(f"@{domain}")
+    return "MAIL_PASSWORD_" + re.sub(r"[^A-Z0-9]", "_", named.upper())
+
+
+def _dotenv(value: str) -> str:
+    """A value as dotenv files have it: bare, or where it holds anything particular in single quotes with \\ before \\ and '."""
+    if re.fullmatch(r"[\w@%+:,./=-]*", value):
+        return value
+    return "'" + re.sub(r"([\\'])", r"\\\1", value) + "'"
 
 
 def port(

@@ -18,7 +18,7 @@ Generate = Annotated[bool, typer.Option("--generate", help="Make a password and 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add, change, remove and list users of a running stack.")
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Add, change, remove and list users of a running stack.\n\nExample: stackctl user list")
     for command in (add, passwd, delete):
         group.command()(command)
     group.command("list")(list_users)
@@ -63,7 +63,10 @@ def add(
     from stackctl import running
     from stackctl.model import octets
 
-    limit = octets(quota) if quota else None
+    try:
+        limit = octets(quota) if quota else None
+    except ValueError as why:
+        raise UsageError(f"--quota: {why}") from why
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UsageError(f"--quota {quota} is no size", "write octets, or 512K, 100M, 1G")
     password = running.user_add(running.named(name, file), address, _password(password_stdin, generate), limit)

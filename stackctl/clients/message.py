@@ -37,7 +37,8 @@ def compose(sender: str, to: Sequence[str], cc: Sequence[str], subject: str, bod
     message = EmailMessage(policy=policy.SMTP if plain else policy.SMTPUTF8)
     try:
         message["From"] = _address(sender)
-        message["To"] = [_address(one) for one in to]
+        if to:
+            message["To"] = [_address(one) for one in to]
         if cc:
             message["Cc"] = [_address(one) for one in cc]
         message["Subject"] = subject
@@ -59,6 +60,8 @@ def compose(sender: str, to: Sequence[str], cc: Sequence[str], subject: str, bod
 
 
 def _address(text: str) -> Address:
+    if not text:
+        raise ValueError("an address is empty")
     if text.isascii():
         return Address(addr_spec=text)
     local, _, domain = text.rpartition("@")  # RFC 6531: UTF-8 in both parts, of which the standard parser takes none

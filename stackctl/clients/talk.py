@@ -148,7 +148,8 @@ def _lines(script: Iterable[str], session: _Session) -> Iterator[str]:
             lines.put(next(rest, None))
         except BaseException as why:  # the caller's iterator may raise anything; it is raised again where the caller sees it
             lines.put(why)
-        there.send(b".")
+        with contextlib.suppress(OSError):  # the dialogue may be over by now
+            there.send(b".")
 
     with here, there:
         while True:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 
 from stackctl.clients.smtp import Refused
-from stackctl.scenario import Context, Dialogue, Skipped, expect, scenario
+from stackctl.scenario import Context, RawSmtp, Skipped, expect, scenario
 from stackctl.suite.declared import declared
 
 FOREIGN = "somebody@foreign.example"
 AUTHENTICATED = ("submission", "submissions")
 
 
-def _session(context: Context, login: str | None = None) -> tuple[Dialogue, str]:
+def _session(context: Context, login: str | None = None) -> tuple[RawSmtp, str]:
     """A dialogue by the case's way in, with MAIL said."""
     sender = login or context.sender()
-    smtp = context.dialogue(login=None if context.case.way_in == "smtp" else sender)
+    smtp = context.raw_smtp(login=None if context.case.way_in == "smtp" else sender)
     smtp.expect(f"MAIL FROM:<{sender}>", 250)
     return smtp, sender
 
@@ -63,7 +63,7 @@ def nobody_sends_under_another_ones_address(context: Context) -> None:
     """553 5.7.1 for every sender that is not the login's; one's own, and one's sub-address, is taken."""
     own, other = context.fresh("own"), context.fresh("other")
     for login, senders in ((own, (other, context.user, FOREIGN)), (context.user, (own, f"postmaster@{context.domain}", *context.users[1:2]))):
-        with context.dialogue(login=login) as smtp:
+        with context.raw_smtp(login=login) as smtp:
             for sender in senders:
                 # Some servers answer to MAIL, some to RCPT: only there do they know to whom.
                 code, text = smtp.ask(f"MAIL FROM:<{sender}>")
@@ -163,7 +163,7 @@ def a_blind_copy_is_in_no_header(context: Context) -> None:
 def a_message_that_says_it_is_too_large_is_refused_at_mail(context: Context) -> None:
     """552 5.3.4 to SIZE= (RFC 1870); the largest allowed size is taken."""
     own = context.sender()
-    with context.dialogue(login=None if context.case.way_in == "smtp" else own) as smtp:
+    with context.raw_smtp(login=None if context.case.way_in == "smtp" else own) as smtp:
         limit = size_limit(smtp)
         code, text = smtp.ask(f"MAIL FROM:<{own}> SIZE={limit + 1}")
         expect(code == 552 and _code(text) == "5.3.4", f"SIZE={limit + 1}: {code} {text}, expected 552 5.3.4")
@@ -174,7 +174,7 @@ def a_message_that_says_it_is_too_large_is_refused_at_mail(context: Context) -> 
 def a_message_that_turns_out_too_large_is_refused_after_data(context: Context) -> None:
     """552 5.3.4 at its end, and nothing of it arrives; the session goes on."""
     own, box = context.sender(), context.fresh()
-    with context.dialogue(login=own) as smtp:
+    with context.raw_smtp(login=own) as smtp:
         limit = size_limit(smtp)
         if limit > 64 * 1024**2:
             raise Skipped(f"the limit of {limit} octets is too much to send for a test")
@@ -188,7 +188,7 @@ def a_message_that_turns_out_too_large_is_refused_after_data(context: Context) -
     expect(b"Subject: small" in context.mailbox(box, 1)[0], "the message that is too large arrived")
 
 
-def size_limit(smtp: Dialogue) -> int:
+def size_limit(smtp: RawSmtp) -> int:
     """What EHLO says of the largest message, in octets. Raises Skipped where it says nothing."""
     found = re.search(r"^SIZE (\d+)$", smtp.ehlo[1], re.MULTILINE)
     if not found or int(found[1]) == 0:
