@@ -12,7 +12,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from imaplib import IMAP4
 from pathlib import Path
+from smtplib import SMTPException
 
 from bench import mail, size, start
 from bench.figures import Figure, table
@@ -46,20 +48,23 @@ def main() -> int:
         parser.error(f"--only: there is no such name; names are {', '.join(known)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made is removed then, too
     figures: list[Figure] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="stackctl-bench-") as folder:
-        try:
-            for name, measure in chosen.items():
-                print(f"{name} …", file=sys.stderr, flush=True)
+        for name, measure in chosen.items():
+            print(f"{name} …", file=sys.stderr, flush=True)
+            try:
                 for figure in measure(Bench(Path(folder)), options.runs):
                     figures.append(figure)
                     print("  " + "  ".join(cell for cell in figure.row() if cell), file=sys.stderr, flush=True)
-        except KeyboardInterrupt:
-            return 130
-        except StackctlError as why:
-            print(f"bench: {why.message}\n  next: {why.hint}", file=sys.stderr)
-            return why.exit_code
+            except KeyboardInterrupt:
+                return 130
+            except (StackctlError, OSError, IMAP4.error, SMTPException) as why:
+                failed.append(name)
+                print(f"bench: {name}: {why}", file=sys.stderr)
     print(json.dumps([figure.json() for figure in figures], indent=1) if options.json else table(figures))
-    return 1 if any(figure.good is False for figure in figures) else 0
+    if failed:
+        print(f"bench: could not be measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed or any(figure.good is False for figure in figures) else 0
 
 
 if __name__ == "__main__":

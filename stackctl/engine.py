@@ -10,6 +10,7 @@ import io
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     import docker
 
 _HELPER = "/config"
+_NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up"
 # A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
 _PAST = 3600.0
+_TRIES = 5  # of a pause
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def _translated() -> Iterator[None]:
         hint = "free some space on the engine's disk: `docker system df` shows what takes it" if "no space left" in str(why) else ""
         raise EngineError(f"the engine refused: {why.explanation or why}", hint) from why
     except (docker.errors.DockerException, requests.exceptions.RequestException) as why:
-        raise EngineError(f"no container engine answers: {why}", "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up") from why
+        raise EngineError(f"no container engine answers: {why}", _NO_ENGINE) from why
 
 
 def containers(stack: str | None = None) -> tuple[Container, ...]:
@@ -80,6 +83,23 @@ def containers(stack: str | None = None) -> tuple[Container, ...]:
         for row in rows
         if "org.stackctl.service" in row["Labels"]
     )
+
+
+def look(stack: str) -> tuple[tuple[Container, ...], tuple[str, ...]]:
+    """The containers and the volumes of a stack, as `containers` and `existing_volumes` give them.
+
+    It asks the engine's own program: that takes 30 ms on another processor, while the client library takes 100 ms of this process to load.
+    """
+    ours = ["--filter", f"label={LABEL}={stack}"]
+    columns = ["{{.ID}}", '{{.Label "org.stackctl.service"}}', "{{.State}}", "{{.Status}}", "{{.Image}}"]
+    with ThreadPoolExecutor(2) as pool:
+        volumes = pool.submit(command.run, ["docker", "volume", "ls", *ours, "--format", "{{.Name}}"], check=False)
+        listed = command.run(["docker", "ps", "--all", "--no-trunc", *ours, "--format", "\t".join(columns)], check=False)
+    if failed := next((done for done in (listed, volumes.result()) if done.status != 0), None):
+        raise EngineError(f"no container engine answers: {failed.last_words}", _NO_ENGINE)
+    rows = [line.split("\t") for line in listed.text.splitlines()]
+    here = tuple(Container(id_, service, now, status, image, {LABEL: stack, "org.stackctl.service": service}) for id_, service, now, status, image in rows if service)
+    return here, tuple(volumes.result().text.splitlines())
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -179,10 +199,21 @@ def last_words(container: str) -> str | None:
 
 def each(action: str, chosen: Sequence[Container]) -> None:
     """Does pause, unpause, start, stop, kill or restart to containers, all at once."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with _translated(), ThreadPoolExecutor(max(1, len(chosen))) as pool:
-        list(pool.map(lambda one: getattr(client().api, action)(one.id), chosen))
+        list(pool.map(lambda one: _do(action, one.id), chosen))
+
+
+def _do(action: str, container: str) -> None:
+    import docker.errors
+
+    for left in reversed(range(_TRIES)):
+        try:
+            getattr(client().api, action)(container)
+            return
+        except docker.errors.APIError as why:
+            # On a busy machine the kernel may not have stopped every process when the runtime looks for the last time.
+            if not left or "unable to freeze" not in str(why):
+                raise
 
 
 def compose(arguments: Sequence[str], stack: str, file: Path | None = None, check: bool = True) -> command.Done:
@@ -194,17 +225,17 @@ def compose(arguments: Sequence[str], stack: str, file: Path | None = None, chec
 def remove(stack: str, volumes: bool) -> tuple[str, ...]:
     """Removes what carries a stack's label: containers and network, with `volumes` the volumes too; says what it removed."""
     removed = []
-    with _translated():
+    with _translated(), ThreadPoolExecutor(8) as pool:
         api = client().api
-        for row in api.containers(all=True, filters={"label": f"{LABEL}={stack}"}):
-            api.remove_container(row["Id"], force=True)
-            removed.append(f"container {row['Names'][0].lstrip('/')}")
+        rows = api.containers(all=True, filters={"label": f"{LABEL}={stack}"})
+        list(pool.map(lambda row: api.remove_container(row["Id"], force=True), rows))
+        removed += [f"container {row['Names'][0].lstrip('/')}" for row in rows]
         for row in api.networks(filters={"label": f"{LABEL}={stack}"}):
             api.remove_network(row["Id"])
             removed.append(f"network {row['Name']}")
-        for volume in existing_volumes(stack) if volumes else ():
-            api.remove_volume(volume)
-            removed.append(f"volume {volume}")
+        found = existing_volumes(stack) if volumes else ()
+        list(pool.map(api.remove_volume, found))
+        removed += [f"volume {volume}" for volume in found]
     return tuple(removed)
 
 

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,20 +102,29 @@ def missing(backends: Iterable[Backend], debian: Debian) -> tuple[Backend, ...]:
 
 def version_of(image: str) -> str:
     """The upstream version of the server in an image, "" for one that does not say. Raises EngineError when it is not there."""
-    labels: Mapping[str, str] = json.loads(command.run(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", image]).text) or {}
-    return labels.get(_VERSION, "")
+    return versions([image])[image]
 
 
-def build(backends: Iterable[Backend], debian: Debian, report: Report = lambda _: None, force: bool = False) -> dict[str, str]:
+def versions(tags: Iterable[str]) -> dict[str, str]:
+    """The upstream version of the server in each of these images, as `version_of` tells it, asked for all at once."""
+    wanted = list(tags)
+    done = command.run(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", *wanted])
+    return {tag: (json.loads(line) or {}).get(_VERSION, "") for tag, line in zip(wanted, done.text.splitlines(), strict=True)}
+
+
+def build(
+    backends: Iterable[Backend], debian: Debian, report: Report = lambda _: None, force: bool = False, here: Callable[[], set[str]] = present
+) -> dict[str, str]:
     """Builds what is missing of these images, in parallel; backend name to tag. With `force`, all of them anew.
 
+    `here` tells which tags are there, for a caller that has asked already.
     Raises EngineError with the failed step's last lines, of every build that failed; the others are finished all the same.
     An interrupt ends what is running and leaves no half-made image.
     """
     chosen = {backend.name: backend for backend in backends}
     tags = {name: tag(backend, debian) for name, backend in chosen.items()}
-    here = set() if force else present()
-    to_build = [backend for name, backend in chosen.items() if tags[name] not in here]
+    known = set() if force else here()
+    to_build = [backend for name, backend in chosen.items() if tags[name] not in known]
     if not to_build:
         return tags
     releases = sorted({release_of(backend, debian) for backend in to_build})

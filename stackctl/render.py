@@ -197,8 +197,11 @@ def senders(stack: Stack) -> dict[str, list[str]]:
     return {address: logins for address, logins in found.items() if logins}
 
 
-def render(stack: Stack, service: Service, secrets: Secrets) -> Files:
-    """The files of one service, by path below /etc/stackctl. Raises UsageError where a template asks for what is not there."""
+def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | None = None) -> Files:
+    """The files of one service, by path below /etc/stackctl. Raises UsageError where a template asks for what is not there.
+
+    `compiled` is a private folder in which compiled templates are kept: compiling them is most of the time that this takes.
+    """
     ways = routes(stack)
     local, _, host = stack.catch_all_address.rpartition("@")
     quotas = {user.address: user.quota for user in stack.users}
@@ -213,7 +216,7 @@ def render(stack: Stack, service: Service, secrets: Secrets) -> Files:
         "senders": senders(stack),
         "tls": TlsPaths(),
     }
-    environment = _environment(service.backend.folder / "templates")
+    environment = _environment(service.backend.folder / "templates", compiled)
     files: Files = {}
     for item in service.backend.files:
         text = environment.get_template(item.template).render(context)
@@ -275,12 +278,15 @@ def _backend(role: str, family: str, version: str | None) -> Backend:
 
 
 @cache
-def _environment(folder: Path) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def _environment(folder: Path, compiled: Path | None) -> Environment:
+    from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
+    if compiled:
+        # A template that has changed, or another version of Python or Jinja, is noticed there and compiled anew.
+        environment.bytecode_cache = FileSystemBytecodeCache(str(compiled))
     environment.filters["native"] = native
     environment.filters["re"] = lambda text: re.escape(text).replace("/", r"\/")
     return environment

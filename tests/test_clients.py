@@ -632,37 +632,60 @@ def test_octets_come_out_as_they_went_in(demo: Any) -> None:
 @pytest.mark.e2e
 @pytest.mark.feature("A5")
 def test_wait_sees_a_message_at_once_and_says_what_it_saw_instead(demo: Any) -> None:
-    address, password = box(demo)
     for store, there in demo.endpoints["stores"].items():
+        address, password = box(demo)
         prompt = "idle-prompt" in there.get("provides", ())
         with Imap(at(demo, store, "imaps")) as imap:
             imap.login(address, password)
-            imap.create("Quick")
             delays = []
             with Imap(at(demo, store, "imaps")) as other:  # APPEND is a delivery whose moment is known
                 other.login(address, password)
-                for number in range(5):
+                for number in range(9):
                     done: list[float] = []
 
                     def deliver(number: int = number, done: list[float] = done, other: Imap = other) -> None:
-                        other.append(b"Subject: quick %d\r\n\r\nx\r\n" % number, "Quick")
+                        other.append(b"Subject: quick %d\r\n\r\nx\r\n" % number)
                         done.append(time.monotonic())
 
                     timer = threading.Timer(0.1, deliver)
                     timer.start()
-                    found = imap.wait(subject=f"^quick {number}$", timeout=10, prompt_idle=prompt, mailbox="Quick")
+                    found = imap.wait(subject=f"^quick {number}$", timeout=10, prompt_idle=prompt)
                     seen = time.monotonic()
                     timer.join(10)
                     delays.append(seen - done[0])
                     assert [one.subject for one in found] == [f"quick {number}"]
+            # The third best of nine: a busy machine delays some, a slow way of waiting delays all.
             assert sorted(delays)[2] < 0.025, f"{store}: {delays}"
-            with pytest.raises(TimedOut, match=r"0 of 1 messages after 0\.2 s; Quick holds 5, the last: 'quick 2', 'quick 3', 'quick 4'"):
-                imap.wait(subject="never", timeout=0.2, prompt_idle=prompt, mailbox="Quick")
+            with pytest.raises(TimedOut, match=r"0 of 1 messages after 0\.2 s; INBOX holds 9, the last: 'quick 6', 'quick 7', 'quick 8'"):
+                imap.wait(subject="never", timeout=0.2, prompt_idle=prompt)
 
 
 @pytest.mark.e2e
 @pytest.mark.feature("A3")
-@pytest.mark.parametrize("way", ["imaps", "imap", "pop3s", "pop3"])
+def test_a_summary_from_the_server_is_that_of_the_message(demo: Any) -> None:
+    address, password = box(demo)
+    headers = [
+        "From: =?utf-8?q?J=C3=B6rg_M=2E?= <joerg@example.test>\r\nSubject: =?utf-8?b?R3LDvMOfZQ==?=\r\n folded\r\nDate: Tue, 24 Nov 2026 07:00:05 +0130",
+        'From: "Quoted \\"Name\\" (x)" <q@example.test>, two@b.test\r\nSubject: "quotes" and \\ {5}\r\nDate: 24 Nov 2026 07:00:05 -0800\r\nMessage-ID: <2@x>',
+        "From: jörg <joerg@example.test>\r\nSubject: Grüße ☃",
+        "From: plain@example.test\r\nSubject:",
+        "X: nothing else",
+    ]
+    with Smtp(at(demo, "mta", "submissions")) as smtp:
+        smtp.login(address, password)
+        for header in headers:
+            smtp.send(address, [address], f"{header}\r\n\r\nbody\r\n".encode())  # raw UTF-8 is let through without SMTPUTF8 too
+    for store in demo.endpoints["stores"]:
+        with Imap(at(demo, store, "imaps")) as imap:
+            imap.login(address, password)
+            found = imap.wait(count=len(headers), timeout=20)
+            octets = {one.uid: imap.fetch(one.uid) for one in found}
+            assert found == [summary(octets[one.uid], one.uid, len(octets[one.uid])) for one in found], store
+
+
+@pytest.mark.e2e
+@pytest.mark.feature("A3")
+@pytest.mark.parametrize("way", ["imaps", "pop3"])  # a wrong password is answered late, on purpose; the scenarios try all ways
 def test_a_wrong_password_a_wrong_name_and_an_unknown_ca_are_told_apart(demo: Any, way: str) -> None:
     client = Imap if way.startswith("imap") else Pop3
     address, password = box(demo)
@@ -705,7 +728,7 @@ def test_talk_shows_both_sides_and_no_password(demo: Any) -> None:
             imap.wait(subject="^typed$", timeout=20)
         lines = ["a LOGIN $USER $PASSWORD", "b SELECT INBOX", "c APPEND INBOX {10}", "Subject: x", "d FETCH 1:* BODY[]", "e IDLE", "DONE", "f LOGOUT"]
         assert talk(at(demo, store, "imap"), "imap", lines, said.append, user)
-        assert talk(at(demo, store, "pop3s"), "pop3", ["USER $USER", "PASS $PASSWORD", "LIST", "UIDL", "RETR 1", "QUIT"], said.append, user)
+        assert talk(at(demo, store, "pop3s"), "pop3", ["USER $USER", "PASS $PASSWORD", "LIST", "UIDL", "RETR 1", "RETR 2", "QUIT"], said.append, user)
     text = "\n".join(said)
     assert user[1] not in text
     assert b64(user[1]) not in text

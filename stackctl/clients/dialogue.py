@@ -211,12 +211,17 @@ class Dialogue:
         elif verb in (_POP3 if self.protocol == "pop3" else _SMTP):
             self._failed_login = False
         elif words:
-            shown = MASK if self._failed_login or len(words) == 1 else f"{words[0]} {MASK}"
+            shown = self._no_command(line)
         self._show("C", shown)
         if verb == "BDAT" and len(words) > 1 and words[1].isdigit():
             self._sides["C"].literal = int(words[1])
         several = verb in ("RETR", "TOP", "CAPA") or (verb in ("LIST", "UIDL", "AUTH") and len(words) == 1)
         self._owed.append(("several" if several else "", verb))
+
+    def _no_command(self, line: str) -> str:
+        """What is shown of a line that no server understands: its first word where it has more, and is not the rest of a login."""
+        first, more, _ = line.lstrip().partition(" ")
+        return f"{first} {MASK}" if more and not self._failed_login else MASK
 
     def _client_imap(self, line: str) -> None:
         if self._idle and line.strip().upper() == "DONE":
@@ -237,7 +242,7 @@ class Dialogue:
             elif verb in _IMAP:
                 self._failed_login = False
             elif words:
-                shown = MASK if self._failed_login or len(words) == 1 else f"{tag} {MASK}"
+                shown = self._no_command(line)
                 secret = True
             self._show("C", shown)
         else:

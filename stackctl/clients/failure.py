@@ -54,7 +54,8 @@ def closing(library: object) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        sock = getattr(library, "sock", None)
-        if sock is not None:
-            sock.close()
+        for part in (getattr(library, "file", None), getattr(library, "sock", None)):  # an open file would keep the socket open
+            if part is not None:
+                with contextlib.suppress(OSError):
+                    part.close()
         raise

@@ -6,7 +6,7 @@ import mimetypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email import message_from_bytes, policy
+from email import message_from_string, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -72,7 +72,7 @@ def _address(text: str) -> Address:
 
 def summary(header: bytes, uid: int = 0, size: int = 0) -> Summary:
     """What a list shows of a message, from its header's octets; damaged headers give what can be read of them."""
-    message = message_from_bytes(header, policy=policy.default)
+    message = message_from_string(header.decode("utf-8", "replace"), policy=policy.default)  # RFC 6532: a header may be raw UTF-8
 
     def text(name: str) -> str:
         try:

@@ -24,7 +24,10 @@ def _fill(context: Context, count: int = 3) -> tuple[str, list[bytes]]:
     messages = [context.message(context.sender("smtp"), box, f"number{number}", body=b"Line 1\r\nLine 2\r\nLine 3\r\n") for number in range(count)]
     for number, message in enumerate(messages, 1):
         context.send(box, message, way="smtp")
-        context.mailbox(box, number, way="imaps")  # one after the other, so that the order is known
+        context.mailbox(box, number, way="imaps")
+        # One after the other, so that the order is known; some servers give UIDs that last only to a mailbox that was selected, not examined.
+        with context.imap(box, way="imaps") as imap:
+            imap.select()
     return box, messages
 
 

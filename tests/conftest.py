@@ -1,0 +1,141 @@
+"""Options and fixtures of all tests: golden files, the feature report, a real stack for the session, the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stackctl import engine, running, stack, state
+from stackctl.backends import all_backends
+
+ROOT = Path(__file__).parents[1]
+NAME = f"t{os.getpid()}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew; read the diff")
+    parser.addoption("--feature-report", action="store_true", help="print each row of the feature table with the tests that prove it")
+
+
+# --- Which features the tests prove
+
+_proven: dict[str, dict[str, str]] = {}  # feature -> test -> outcome
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("feature"):
+            for feature in marker.args:
+                _proven.setdefault(str(feature), {})[item.nodeid] = "not run"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        for tests in _proven.values():
+            if report.nodeid in tests:
+                tests[report.nodeid] = report.outcome
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--feature-report"):
+        return
+    terminalreporter.section("features")
+    for feature, tests in sorted(_proven.items(), key=lambda row: (row[0][0], int(row[0][1:]))):
+        names: dict[str, list[str]] = {}
+        for nodeid, outcome in tests.items():
+            names.setdefault(nodeid.partition("[")[0], []).append(outcome)
+        good = sum(outcome == "passed" for outcomes in names.values() for outcome in outcomes)
+        terminalreporter.write_line(f"{feature}: {good} of {len(tests)} passed")
+        for name, outcomes in names.items():
+            terminalreporter.write_line(f"    {name} ({outcomes.count('passed')}/{len(outcomes)})")
+
+
+# --- A real stack
+
+
+@dataclass
+class Demo:
+    """A stack that is up, of every store that there is; `endpoints` hold the passwords, `path` is its stack.yaml."""
+
+    name: str
+    path: Path
+    environment: Mapping[str, str]
+    state: state.State
+    endpoints: dict[str, Any] = field(default_factory=dict)
+
+
+def stack_file(name: str) -> str:
+    """A stack with every store of images/, the defaults first, and something of what scenarios ask for."""
+    stores = sorted((backend for backend in all_backends().values() if backend.role == "store"), key=lambda backend: not backend.default)
+    return yaml.safe_dump(
+        {
+            "name": name,
+            "stores": [
+                {"name": backend.name.replace(".", "-"), "backend": backend.family, **({"version": backend.version} if backend.version else {})}
+                for backend in stores
+            ],
+            "users": [{"address": "alice@example.test", "aliases": ["al@example.test"]}, {"address": "bob@example.test"}],
+            "aliases": {"team@example.test": ["alice@example.test", "bob@example.test"]},
+            "message_size_limit": "12M",  # above the largest sample, and little to send for the test of the limit
+            "limits": {"auth_failure_delay": 0},
+        },
+        sort_keys=False,
+    )
+
+
+def store_names() -> list[str]:
+    """What the stores of `demo` are called."""
+    return [one["name"] for one in yaml.safe_load(stack_file(NAME))["stores"]]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """Brings a stack up for the session and takes it down again, also where it does not come up."""
+    folder = tmp_path_factory.mktemp("demo")
+    path = folder / "stack.yaml"
+    path.write_text(stack_file(NAME), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        environment = {"STACKCTL_STATE": str(folder / "state"), "CAROOT": str(folder / "ca")}
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        patch.delenv("STACKCTL_NAME", raising=False)
+        try:
+            up = stack.up(path)
+            yield Demo(NAME, path, environment, up.state, running.endpoints(up.state, secrets=True))
+        finally:
+            running.down(NAME, volumes=True)
+
+
+@pytest.fixture(scope="session")
+def cli(demo: Demo) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `stackctl …` as a person would, for the stack of the session."""
+
+    def run(*arguments: str, stdin: str = "", timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "stackctl", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=demo.path.parent,
+            env={**os.environ, **demo.environment, "STACKCTL_NAME": demo.name, **environment},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """After the session no container, volume or network of it is there any more."""
+    yield
+    if engine.client.cache_info().currsize:  # some test used the engine
+        left = {name: what for name, what in engine.labelled().items() if name == NAME or name.startswith(f"{NAME}-")}
+        assert not left, f"the tests left something in the engine: {left}"

@@ -1,0 +1,101 @@
+"""Every scenario of `stackctl test` under pytest: the same functions, one test for each of their cases.
+
+The cases that pytest selected run side by side in the background; each test waits for its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import cast
+
+import pytest
+from conftest import Demo, store_names
+
+from stackctl import report, scenarios
+from stackctl.scenario import Case, Scenario
+from stackctl.scenarios import Job, Outcome
+
+WITHIN = 300  # seconds for one case, its turn included
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.e2e
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each case, marked with the features of its scenario."""
+    if "outcome_of" in metafunc.fixturenames:
+        found = [
+            pytest.param(scenario, case, id=f"{scenario.name}[{case}]", marks=pytest.mark.feature(*scenario.features))
+            for scenario, case in scenarios.plan(store_names())
+        ]
+        metafunc.parametrize(("scenario", "case"), found)
+
+
+@pytest.fixture(scope="session")
+def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[[Scenario, Case], Outcome]]:
+    """Starts all selected cases; gives the outcome of one as soon as it is there."""
+    todo: list[Job] = [
+        (cast(Scenario, item.callspec.params["scenario"]), cast(Case, item.callspec.params["case"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "outcome_of" in item.fixturenames
+    ]
+    futures: dict[tuple[str, Case], Future[Outcome]] = {(scenario.name, case): Future() for scenario, case in todo}
+
+    def work() -> None:
+        try:
+            scenarios.run(demo.endpoints, chosen=todo, on_outcome=lambda outcome: futures[outcome.name, outcome.case].set_result(outcome), jobs=6)
+        except BaseException as why:  # a fault of a scenario's own code: every test that still waits gets it
+            for future in futures.values():
+                if not future.done():
+                    future.set_exception(why)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield lambda scenario, case: futures[scenario.name, case].result(WITHIN)
+    thread.join(WITHIN)
+
+
+def test_scenario(scenario: Scenario, case: Case, outcome_of: Callable[[Scenario, Case], Outcome]) -> None:
+    outcome = outcome_of(scenario, case)
+    if outcome.verdict == "skipped":
+        pytest.skip(outcome.reason)
+    assert outcome.verdict == "passed", report.failure(outcome)
+
+
+@pytest.mark.feature("A5")
+def test_the_command_reports_in_every_form(cli: Cli, tmp_path: Path) -> None:
+    junit, written = tmp_path / "junit.xml", tmp_path / "report.json"
+    done = cli("test", "--only", "vrfy_and_etrn_answer", "--junit", str(junit), "--report", str(written), "--json")
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed == json.loads(written.read_text())
+    assert (printed["passed"], printed["failed"], len(printed["cases"])) == (3, 0, 3)
+    assert {case["way_in"] for case in printed["cases"]} == {"smtp", "submission", "submissions"}
+    suite = ElementTree.parse(junit).getroot()
+    assert suite.get("tests") == "3" and suite.get("failures") == "0" and len(suite.findall(".//testcase")) == 3
+
+
+@pytest.mark.feature("A5")
+def test_the_command_fails_where_nothing_ran(cli: Cli) -> None:
+    done = cli("test", "--only", "no such scenario")
+    assert done.returncode == 1
+    assert "no scenario matches" in done.stderr
+
+
+@pytest.mark.feature("A5")
+def test_a_failing_case_shows_transcript_and_logs(demo: Demo) -> None:
+    """The negative twin of all tests above: what is wrong is found, and told with the evidence of both sides."""
+    broken = {**demo.endpoints, "disposable": {**demo.endpoints["disposable"], "password": "not-the-password"}}
+    outcomes = scenarios.run(broken, only=r"^every_message_comes_out_as_it_went_in\[submission/.*/imaps\]$")
+    assert outcomes and {outcome.verdict for outcome in outcomes} == {"failed"}
+    text = report.failure(outcomes[0])
+    assert "535" in outcomes[0].reason
+    assert "C: AUTH PLAIN ***" in text and "S: 535" in text  # the protocol
+    assert any("authentication failed" in line for line in outcomes[0].logs["mta"])  # the server's side
+    assert str(demo.endpoints["accounts"][0]["password"]) not in text
