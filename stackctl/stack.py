@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,10 +93,8 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
         versions = pool.submit(images.versions, dict.fromkeys(tags.values()))
         try:
             _start(plan, known, tags, existing, volumes_before, done, report)
-            with done.step("servers answer", report, "banner and verified TLS on every port"):
-                known.endpoints = _endpoints(plan, known, tags, versions.result())
-                _ready(plan, known)
-            _first_message(plan, known, done, report)
+            known.endpoints = _endpoints(plan, known, tags, versions.result())
+            _prove(plan, known, done, report)
         except BaseException as why:
             if not existing:
                 evidence = _abandon(stack.name, volumes_before)
@@ -331,29 +330,45 @@ def where(endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
     return Where(host, port, "implicit" if listener in ("submissions", "imaps", "pop3s") else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
 
 
-def _ready(plan: Plan, known: state.State) -> None:
-    """Waits until every open listener greets, and its certificate verifies."""
+def _prove(plan: Plan, known: state.State, done: Up, report: Report) -> None:
+    """Waits until every open listener greets and its certificate verifies; the first message goes as soon as those that it needs do."""
     from stackctl.clients.probe import probe
 
-    deadline = time.monotonic() + READY_WITHIN
-    jobs = [(service, name) for service in plan.services for name in compose.listeners(plan.stack, service)]
+    start = time.monotonic()
+    given_up = threading.Event()
 
-    def one(job: tuple[Service, str]) -> None:
-        service, listener = job
-        probe(
-            where(known.endpoints, service.name, listener),
-            service.backend.listeners[listener].protocol,
-            deadline,
-            lambda: engine.last_words(known.containers[service.name]),
-            label=f"{service.name} {listener}",
-        )
+    def gone(service: str) -> str | None:
+        return "given up" if given_up.is_set() else engine.last_words(known.containers[service])
 
+    def one(service: Service, listener: str) -> None:
+        place, protocol = where(known.endpoints, service.name, listener), service.backend.listeners[listener].protocol
+        probe(place, protocol, start + READY_WITHIN, lambda: gone(service.name), label=f"{service.name} {listener}")
+
+    jobs = [(service, listener) for service in plan.services for listener in compose.listeners(plan.stack, service)]
     with ThreadPoolExecutor(len(jobs)) as pool:
-        list(pool.map(one, jobs))
+        report("servers answer …")
+        try:
+            probes = {(service.name, listener): pool.submit(one, service, listener) for service, listener in jobs}
+            way = _way_in(plan)
+            for needed in [("mta", way), *((service.name, "imaps") for service in plan.services[1:])]:
+                probes[needed].result()
+            done.steps.append(Step("servers answer", "banner and verified TLS", time.monotonic() - start))
+            _first_message(plan, known, way, done, report)
+            with done.step("every port answers", report, "the same, on those that the message did not need"):
+                for answered in probes.values():
+                    answered.result()
+        except BaseException:
+            given_up.set()
+            raise
 
 
-def _first_message(plan: Plan, known: state.State, done: Up, report: Report) -> None:
-    """Sends one message through the submission port and reads it from every store, by IMAP and by POP3; then deletes it.
+def _way_in(plan: Plan) -> str:
+    """By which listener of the MTA the first message goes."""
+    return "submission" if "submission" in compose.listeners(plan.stack, plan.services[0]) else "submissions"
+
+
+def _first_message(plan: Plan, known: state.State, way: str, done: Up, report: Report) -> None:
+    """Sends one message through a submission port and reads it from every store, by IMAP and by POP3; then deletes it.
 
     Its mailbox is one of the disposable domain, so that nobody's INBOX holds what he did not expect.
     """
@@ -367,7 +382,6 @@ def _first_message(plan: Plan, known: state.State, done: Up, report: Report) -> 
     password = known.disposable.password
     subject = f"probe {os.urandom(8).hex()}"
     message = compose_message(address, [address], [], subject, "Mail flows.\n", ())
-    way = "submission" if "submission" in compose.listeners(plan.stack, plan.services[0]) else "submissions"
     with done.step("message accepted", report, f"{way}, TLS verified, AUTH"), Smtp(where(known.endpoints, "mta", way)) as smtp:
         smtp.login(address, password)
         smtp.send(address, [address], message)

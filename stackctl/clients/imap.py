@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import logging
 import re
 import ssl
 import time
@@ -24,6 +25,7 @@ POLL = 0.005  # seconds between two NOOPs: a delivery is seen at most that late,
 _IDLE_ROUND = 2.0  # seconds; after each the server is asked anew, should its notice have been lost
 _ATOM = re.compile(r"[A-Za-z0-9@._+=/-]+")  # what LOGIN takes as a user without quotes, on every server
 
+logging.getLogger("imapclient").addHandler(logging.NullHandler())  # its warnings are about names in answers, and would go to standard error
 imaplib._MAXLINE = 20_000_000  # type: ignore[attr-defined]  # a SEARCH over a large mailbox is one line
 
 

@@ -6,6 +6,7 @@ The messages are sent once for each way in; every store and way out reads the sa
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,15 +64,21 @@ def _round_trip(context: Context, names: Sequence[str]) -> None:
     sender = FOREIGN_SENDER if way == "smtp" else f"writer-{context.run_tag}@{context.disposable}"
     samples = {name: sample for name, sample in corpus.messages(sender, recipient, context.run_tag).items() if name in names}
 
-    def send() -> Recorder:
-        here = replace(context, recorder=Recorder())
+    recorder = context.shared.once(f"recorder of {recipient}", Recorder)
+
+    def send() -> None:
+        here = replace(context, recorder=recorder)
         with here.smtp(way, None if way == "smtp" else sender) as smtp:
             for sample in samples.values():
                 smtp.send(sender, [recipient], sample.octets, smtputf8=sample.smtputf8)
-        return here.recorder
 
-    context.recorder.include(context.shared.once(recipient, send))
-    arrived = [_unwrapped(octets) for octets in context.mailbox(recipient, len(samples))]
+    try:
+        context.shared.once(recipient, send)
+    finally:
+        context.recorder.include(recorder)
+    # RFC 1939 3: one session at a time has a maildrop to itself. Not every server sees to it, so the cases that share a mailbox do.
+    with context.shared.once(f"maildrop of {recipient} on {context.case.store}", threading.Lock):
+        arrived = [_unwrapped(octets) for octets in context.mailbox(recipient, len(samples))]
     faults = []
     for sample in samples.values():
         here = [octets for octets in arrived if f"Message-ID: {sample.message_id}".encode() in octets]
