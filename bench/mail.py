@@ -8,7 +8,7 @@ import smtplib
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench import bare
@@ -73,11 +73,13 @@ class Reader:
 
 @dataclass
 class Side:
-    """One of the two that are compared: where mail goes in, the container of the MTA, and an open mailbox."""
+    """One of the two that are compared: where mail goes in, the containers of MTA and store, and an open mailbox."""
 
     smtp: tuple[str, int]
     mta: str
+    store: str
     reader: Reader
+    worked: list[float] = field(default_factory=list)  # processor seconds of each burst
 
     def one(self, session: smtplib.SMTP) -> float:
         """One message on a connection that stands; from the 250 until a NOOP tells of it, in milliseconds."""
@@ -91,15 +93,23 @@ class Side:
         """A burst; messages in a second from the first command until the mailbox holds them all. Raises CheckFailed for a deferred one."""
         self.reader.empty()
         argv = ["smtp-source", "-d", "-s", str(CONNECTIONS), "-l", str(OCTETS), "-m", str(MESSAGES), "-f", "bench@elsewhere.test", "-t", WHO, "127.0.0.1:25"]
+        before = self.processor()
         start = time.perf_counter()
         status, output = engine.execute(self.mta, argv)
         if status != 0:
             raise CheckFailed(f"the burst failed: {output.strip()}")
         self.reader.until(MESSAGES, 0.02)
         took = time.perf_counter() - start
+        self.worked.append(self.processor() - before)
         if deferred := [line for line in engine.logs(self.mta).splitlines() if "status=deferred" in line]:
             raise CheckFailed(f"{len(deferred)} deferred: {deferred[-1]}")
         return MESSAGES / took
+
+
+    def processor(self) -> float:
+        """The processor time that both containers have used so far, in seconds."""
+        used: float = sum(engine.client().api.stats(one, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] for one in (self.mta, self.store))
+        return used / 1e9
 
 
 def _message() -> bytes:
@@ -112,8 +122,9 @@ def _sides(bench: Bench, store: backends.Backend) -> Iterator[tuple[Side, Side]]
     what = store.name.replace(".", "-")
     with bench.up(f"one-{what}", (store.family, store.version)) as found, bare.pair(bench, store) as twin:
         host, port = found["mta"]["smtp"]
-        stack = Side((host, port), found["mta"]["container"], Reader.of(found, next(iter(found["stores"]))))
-        other = Side(twin.smtp, twin.mta, Reader(*twin.imaps, twin.context(), WHO, bare.PASSWORD))
+        [name] = found["stores"]
+        stack = Side((host, port), found["mta"]["container"], found["stores"][name]["container"], Reader.of(found, name))
+        other = Side(twin.smtp, twin.mta, twin.store, Reader(*twin.imaps, twin.context(), WHO, bare.PASSWORD))
         try:
             yield stack, other
         finally:
@@ -139,3 +150,4 @@ def burst(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
         interleaved(1, stack.many, twin.many)  # warms both
         ours, theirs = interleaved(runs, stack.many, twin.many)
         yield Figure("burst", f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", "/s", median(ours), median(theirs), "bare", least=0.9)
+        yield Figure("burst", f"{store.name}: processor time of both servers for it", "s", median(stack.worked), median(twin.worked), "bare")

@@ -21,28 +21,16 @@ def up(bench: Bench, runs: int) -> Iterator[Figure]:
     with bench.removed(bench.name("up")) as name, bench.removed(bench.name("floor")) as ports, bench.removed(bench.name("bare-floor")) as no_ports:
         bench.stackctl("up", "--name", name)  # images, CA and volumes are made here
         bench.stackctl("down", "--name", name)
-        steps: list[float] = []
 
         def whole() -> float:
-            start = time.perf_counter()
-            done = json.loads(bench.stackctl("up", "--name", name, "--json"))
-            took = since(start)
-            steps.append(_until_first_read(took, done))
+            took = bench.timed("up", "--name", name)
             bench.stackctl("down", "--name", name)
             return took
 
         floors = [_floor(bench, ports, True), _floor(bench, no_ports, False)]
         own, with_ports, without = map(median, interleaved(runs, whole, *floors))
     yield Figure("up", "up, until every store was read", "ms", own, with_ports, "3 sleeping containers, same ports", most=1.5)
-    yield Figure("up", "up, until the first IMAPS read", "ms", median(steps), with_ports, "the same", most=1.5)
-    yield Figure("up", "up, until the first IMAPS read", "ms", median(steps), without, "3 sleeping containers, no ports")
-
-
-def _until_first_read(took: float, done: Any) -> float:
-    """The time of a whole `up` without what it did after the first message was read over IMAPS."""
-    first = next(index for index, step in enumerate(done["steps"]) if step["detail"] == "IMAPS")
-    after: float = sum(step["seconds"] for step in done["steps"][first + 1 :])
-    return took - after * 1000
+    yield Figure("up", "up, until every store was read", "ms", own, without, "3 sleeping containers, no ports")
 
 
 def _floor(bench: Bench, name: str, published: bool) -> Callable[[], float]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +76,22 @@ def _translated() -> Iterator[None]:
         raise EngineError(f"no container engine answers: {why}", _NO_ENGINE) from why
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C back for some hundredths of a second: the engine finishes what it was asked for even when nobody listens any more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[object] = []
+    before = signal.signal(signal.SIGINT, lambda *which: held.append(which))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    if held:
+        raise KeyboardInterrupt
+
+
 def containers(stack: str | None = None) -> tuple[Container, ...]:
     """The containers of a stack, or of every stack; stopped ones too, helpers not."""
     with _translated():
@@ -111,7 +129,7 @@ def inspect(container: str) -> dict[str, Any]:
 
 def make_volumes(stack: str, volumes: Sequence[str]) -> None:
     """Makes volumes by their names in the project, with the labels by which Compose takes them for its own."""
-    with _translated():
+    with _undisturbed(), _translated():
         for volume in volumes:
             labels = {LABEL: stack, "com.docker.compose.project": project_name(stack), "com.docker.compose.volume": volume}
             client().api.create_volume(volume_name(stack, volume), labels=labels)
@@ -126,7 +144,7 @@ def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
 
 def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
     """Puts files into the configuration volumes of services: one archive through one container that never starts."""
-    with _translated():
+    with _undisturbed(), _translated():
         binds = [f"{volume_name(stack, config_volume(service))}:{_HELPER}/{service}" for service in files]
         api = client().api
         made = api.create_container(image, entrypoint="true", labels={LABEL: stack}, network_disabled=True, host_config=api.create_host_config(binds=binds))
@@ -223,9 +241,12 @@ def compose(arguments: Sequence[str], stack: str, file: Path | None = None, chec
 
 
 def remove(stack: str, volumes: bool) -> tuple[str, ...]:
-    """Removes what carries a stack's label: containers and network, with `volumes` the volumes too; says what it removed."""
+    """Removes what carries a stack's label: containers and network, with `volumes` the volumes too; says what it removed.
+
+    A second Ctrl-C does not stop it half-way.
+    """
     removed = []
-    with _translated(), ThreadPoolExecutor(8) as pool:
+    with _undisturbed(), _translated(), ThreadPoolExecutor(8) as pool:
         api = client().api
         rows = api.containers(all=True, filters={"label": f"{LABEL}={stack}"})
         list(pool.map(lambda row: api.remove_container(row["Id"], force=True), rows))

@@ -5,6 +5,7 @@ It reads no clock, no network and no engine; writing is for others.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -281,12 +282,17 @@ def _backend(role: str, family: str, version: str | None) -> Backend:
 def _environment(folder: Path, compiled: Path | None) -> Environment:
     from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
 
+    class Cache(FileSystemBytecodeCache):
+        def dump_bytecode(self, bucket: Any) -> None:
+            with contextlib.suppress(OSError):  # a full disk: it is compiled again the next time
+                super().dump_bytecode(bucket)
+
     environment = Environment(
         loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
     if compiled:
         # A template that has changed, or another version of Python or Jinja, is noticed there and compiled anew.
-        environment.bytecode_cache = FileSystemBytecodeCache(str(compiled))
+        environment.bytecode_cache = Cache(str(compiled))
     environment.filters["native"] = native
     environment.filters["re"] = lambda text: re.escape(text).replace("/", r"\/")
     return environment

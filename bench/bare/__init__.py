@@ -37,6 +37,7 @@ class Pair:
     smtp: tuple[str, int]
     imaps: tuple[str, int]
     mta: str
+    store: str
     authority: bytes
 
     def context(self) -> ssl.SSLContext:
@@ -58,7 +59,7 @@ def pair(bench: Bench, store: Backend) -> Iterator[Pair]:
         mta_files = {path.name: path.read_bytes() for path in sorted((HERE / mta.name).iterdir())}
         mta_files["main.cf"] += store_files.pop("delivery.cf")
         runs = _run(name, "store", store, {**store_files, **tls}), _run(name, "mta", mta, mta_files)
-        yield Pair(_listens(runs[1], 25, b"220"), _listens(runs[0], 993, b""), runs[1], authority.certificate)
+        yield Pair(_listens(runs[1], 25, b"220"), _listens(runs[0], 993, b""), runs[1], runs[0], authority.certificate)
 
 
 def _run(name: str, role: str, backend: Backend, files: Mapping[str, bytes]) -> str:

@@ -311,11 +311,20 @@ def list_stacks(name: Name = None, json: Json = False) -> None:
     for stack in sorted({*here, *state.names()}):
         if name in (None, stack):
             states = here.get(stack, {})
-            rows.append({"name": stack, "state": "/".join(sorted(set(states.values()))) or "down", "services": sorted(states), "file": state.load(stack).source})
+            rows.append({"name": stack, "state": "/".join(sorted(set(states.values()))) or "down", "services": sorted(states), "file": _file_of(stack)})
     if json:
         show.as_json(rows)
     else:
         show.table(("NAME", "STATE", "SERVICES", "FILE"), [(r["name"], r["state"], " ".join(r["services"]), r["file"]) for r in rows])
+
+
+def _file_of(name: str) -> str:
+    from stackctl import state
+
+    try:
+        return state.load(name).source
+    except UsageError:
+        return "(state damaged)"
 
 
 def prune(
