@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stackctl import load as loading
+from stackctl import tree as loading
 from stackctl.backends import all_backends
 from stackctl.errors import BadStack, UsageError
 from stackctl.load import Loaded, load, parse
