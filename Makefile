@@ -30,7 +30,7 @@ down: $(INSTALLED) ## take the stack down, its mail too
 
 test: lint ## set up what is missing, and run every check and test
 	@$(BIN)/stackctl doctor --fix --yes
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 4 --dist loadfile
 
 lint: $(INSTALLED_DEV) ## ruff and mypy
 	@$(BIN)/ruff check

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ def named(name: str | None, path: Path | None = None) -> state.State:
     Raises UsageError when no such stack was brought up.
     """
     where, _ = standing.source(path)
-    chosen = name or os.environ.get("STACKCTL_NAME") or standing.known_by(where) or load.load(path).stack.name
+    chosen = name or standing.known_by(where) or load.load(path).stack.name
     found = state.load(chosen)
     if not found.containers:
         others = [other for other in state.names() if (one := _readable(other)) and one.containers]

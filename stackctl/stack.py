@@ -232,12 +232,7 @@ def _start(plan: Plan, known: state.State, tags: Mapping[str, str], existing: Ma
         changed = {path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
         if changed:
             with done.step(f"{service.name} takes new files", report, ", ".join(sorted(changed))):
-                try:
-                    _apply(service, now[service.name].id, {plan.files[service.name][path].on_change for path in changed})
-                except EngineError:
-                    known.pushed[service.name] = before[service.name]  # so that the next `up` tries again
-                    state.save(known)
-                    raise
+                _apply(service, known, before, {plan.files[service.name][path].on_change for path in changed})
 
 
 def _load_the_rest() -> None:
@@ -257,9 +252,9 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
     for service in plan.services:
         kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
         if kinds:
-            jobs.append((service, known.containers[service.name], kinds))
+            jobs.append((service, kinds))
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-        list(pool.map(lambda job: _apply(*job), jobs))
+        list(pool.map(lambda job: _apply(job[0], known, before, job[1]), jobs))
 
 
 def _compose_error(words: str, ports: Mapping[str, int]) -> EngineError:
@@ -290,11 +285,14 @@ def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> None:
     state.save(known)
 
 
-def _apply(service: Service, container: str, kinds: set[render.OnChange]) -> None:
+def _apply(service: Service, known: state.State, before: Mapping[str, dict[str, str]], kinds: set[render.OnChange]) -> None:
+    """Has a running server take new files. `before` is what it had: where it fails, the next command tries again."""
     verbs = [verb for kind, verb in (("accounts", "accounts-changed"), ("reload", "reload")) if kind in kinds]
     for verb in verbs:
-        status, output = engine.execute(container, [f"{VERBS}/{verb}"])
+        status, output = engine.execute(known.containers[service.name], [f"{VERBS}/{verb}"])
         if status != 0:
+            known.pushed[service.name] = before.get(service.name, {})
+            state.save(known)
             raise EngineError(f"{service.name}: the verb {verb} failed ({status}): {output.strip()}", f"`stackctl logs {service.name}` shows more")
 
 
