@@ -33,15 +33,14 @@ _proven: dict[str, dict[str, str]] = {}  # feature -> test -> outcome
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for marker in item.iter_markers("feature"):
-            for feature in marker.args:
-                _proven.setdefault(str(feature), {})[item.nodeid] = "not run"
+            item.user_properties += [("feature", str(feature)) for feature in marker.args]  # they travel with reports, from pytest-xdist's workers too
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" or report.outcome != "passed":
-        for tests in _proven.values():
-            if report.nodeid in tests:
-                tests[report.nodeid] = report.outcome
+        for key, feature in report.user_properties:
+            if key == "feature":
+                _proven.setdefault(str(feature), {})[report.nodeid] = report.outcome
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

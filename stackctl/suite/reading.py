@@ -38,7 +38,8 @@ def pop3_leaves_a_copy_on_the_server(context: Context) -> None:
     with context.pop3(box) as pop3:
         first = pop3.uidl()
         got = [pop3.retr(number) for number in (1, 2)]
-    expect([octets[-len(m) :] for octets, m in zip(got, messages, strict=True)] == messages, "what was downloaded is not what was sent")
+    # Not every server numbers messages in the order in which they came.
+    expect(all(any(octets.endswith(message) for octets in got) for message in messages), "what was downloaded is not what was sent")
     with context.pop3(box) as pop3:
         expect(pop3.uidl() == first, f"the unique ids changed: {first}, then {pop3.uidl()}")
         expect(pop3.sizes() == {number: len(octets) for number, octets in enumerate(got, 1)}, f"LIST says {pop3.sizes()}, RETR gave {list(map(len, got))}")
@@ -47,13 +48,14 @@ def pop3_leaves_a_copy_on_the_server(context: Context) -> None:
 @scenario(feature="D1", over=("store", "way_out"), ways_out=POP3, needs={"pop3"})
 def pop3_deletes_what_it_is_told_and_nothing_else(context: Context) -> None:
     """DELE counts at QUIT; the others keep their unique ids."""
-    box, messages = _fill(context)
+    box, _ = _fill(context)
     with context.pop3(box) as pop3:
-        before = pop3.uidl()
+        before = {unique: pop3.retr(number) for number, unique in pop3.uidl().items()}
+        gone = pop3.uidl()[2]
         pop3.dele(2)
     with context.pop3(box) as pop3:
-        expect(list(pop3.uidl().values()) == [before[1], before[3]], f"left are {pop3.uidl()} of {before}")
-        expect(pop3.retr(2).endswith(messages[2]), "the wrong message was deleted")
+        after = {unique: pop3.retr(number) for number, unique in pop3.uidl().items()}
+        expect(after == {unique: octets for unique, octets in before.items() if unique != gone}, f"left are {after.keys()} of {before.keys()} without {gone}")
         try:
             pop3.retr(3)
         except StackctlError:

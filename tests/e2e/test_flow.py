@@ -39,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[[Scenario, Case], Outcome]]:
-    """Starts all selected cases; gives the outcome of one as soon as it is there."""
+    """Starts all selected cases; gives the outcome of one as soon as it is there. With pytest-xdist this file belongs into one worker: --dist loadfile."""
     todo: list[Job] = [
         (cast(Scenario, item.callspec.params["scenario"]), cast(Case, item.callspec.params["case"]))
         for item in request.session.items
@@ -47,9 +47,16 @@ def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[
     ]
     futures: dict[tuple[str, Case], Future[Outcome]] = {(scenario.name, case): Future() for scenario, case in todo}
 
+    over = threading.Event()
+
+    def told(outcome: Outcome) -> None:
+        futures[outcome.name, outcome.case].set_result(outcome)
+        if over.is_set():
+            raise InterruptedError("the session ended early")  # nobody waits for the cases that are left
+
     def work() -> None:
         try:
-            scenarios.run(demo.endpoints, chosen=todo, on_outcome=lambda outcome: futures[outcome.name, outcome.case].set_result(outcome), jobs=6)
+            scenarios.run(demo.endpoints, chosen=todo, on_outcome=told, jobs=6)
         except BaseException as why:  # a fault of a scenario's own code: every test that still waits gets it
             for future in futures.values():
                 if not future.done():
@@ -58,6 +65,7 @@ def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     yield lambda scenario, case: futures[scenario.name, case].result(WITHIN)
+    over.set()
     thread.join(WITHIN)
 
 
