@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,10 @@ from stackctl import engine, running, stack, state
 from stackctl.backends import all_backends
 
 ROOT = Path(__file__).parents[1]
+
+# A shell starts what it puts into the background with SIGINT ignored, and children inherit that: an interrupt would reach nobody.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 NAME = f"t{os.getpid()}"
 
 

@@ -234,7 +234,7 @@ def test_hostile_text_is_refused_in_bounded_time(name: str) -> None:
         parse(HOSTILE[name], "stack.yaml", HERE)
     except BadStack as why:
         assert len(why.message) < 100_000
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 60  # far beyond what a loaded machine needs; a walk that explodes takes hours
 
 
 def words() -> Iterator[str]:
