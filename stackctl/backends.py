@@ -115,6 +115,11 @@ def versions(family: str) -> tuple[str, ...]:
     return tuple(b.version for b in found if b.version)
 
 
+def service_name(backend: Backend) -> str:
+    """What a store of this backend is called unless stack.yaml names it (dots are not for host names)."""
+    return backend.name.replace(".", "-")
+
+
 def find(role: str, family: str, version: str | None = None) -> Backend:
     """The backend for what stack.yaml says. Raises KeyError where there is none."""
     for backend in _of(role, family):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from stackctl.backends import Backend, choices, find, versions
+from stackctl.backends import Backend, choices, find, service_name, versions
 from stackctl.model import Stack, Store, User
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import Mapping, line_of, walk
@@ -228,7 +228,7 @@ class Checks:
         for number, store in enumerate(stack.stores):
             place: Place = ("stores", number)
             backend = self.server("store", store.backend, store.version, place)
-            name = store.name or store.backend
+            name = store.name or (service_name(backend) if backend else store.backend)
             at = (*place, "name" if store.name else "backend")
             if name in SERVICES:
                 self.bad(at, f"a store cannot be called '{name}': the MTA is", "give it another `name`")

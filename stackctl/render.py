@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackctl.backends import Backend, find
+from stackctl.backends import Backend, find, service_name
 from stackctl.errors import UsageError
-from stackctl.model import Stack, Store
+from stackctl.model import Stack
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -131,15 +131,10 @@ def services(stack: Stack) -> tuple[Service, ...]:
     found = [Service("mta", "mta", mta, f"mail.{stack.domain}", stack.mta.settings)]
     for store in stack.stores:
         backend = _backend("store", store.backend, store.version)
-        name = store_name(store, backend)
+        name = store.name or service_name(backend)
         way = store.delivery or next(iter(backend.delivery))
         found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way))
     return tuple(found)
-
-
-def store_name(store: Store, backend: Backend) -> str:
-    """What commands call a store: its own name, or its backend's (dots are not for host names)."""
-    return store.name or backend.name.replace(".", "-")
 
 
 def certificate_names(stack: Stack) -> tuple[str, ...]:
