@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl import engine, load, render, stack, standing, state
+from stackctl.clients.where import open_listeners
 from stackctl.errors import UsageError
 from stackctl.model import Stack, address
 
@@ -75,7 +76,7 @@ def status(known: state.State) -> tuple[ServiceStatus, ...]:
             part["version"],
             now[name].state if name in now else "gone",
             now[name].status if name in now else "",
-            {key: f"{value[0]}:{value[1]}" for key, value in part.items() if isinstance(value, list) and key != "provides"},
+            {listener: f"{host}:{port}" for listener, (host, port) in open_listeners(part).items()},
         )
         for name, part in parts.items()
     )

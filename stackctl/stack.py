@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl import ca, certificate, compose, engine, images, load, render, standing, state
-from stackctl.clients.where import Where
+from stackctl.clients.where import IMPLICIT, Where, open_listeners
 from stackctl.errors import EngineError, StackctlError, UsageError
 from stackctl.model import Stack, User
 from stackctl.render import Files, Secrets, Service
@@ -329,9 +329,9 @@ def where(endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
     if part is None:
         raise UsageError(f"the stack {endpoints['name']} has no store {service}", f"it has {', '.join(endpoints['stores'])}")
     if not part.get(listener):
-        raise UsageError(f"{service} has no open listener {listener}", f"it has {', '.join(k for k, v in part.items() if isinstance(v, list) and k != 'provides')}")
+        raise UsageError(f"{service} has no open listener {listener}", f"it has {', '.join(open_listeners(part))}")
     host, port = part[listener]
-    return Where(host, port, "implicit" if listener in ("submissions", "imaps", "pop3s") else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
+    return Where(host, port, "implicit" if listener in IMPLICIT else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
 
 
 def _prove(plan: Plan, known: state.State, done: Up, report: Report) -> None:

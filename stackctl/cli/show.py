@@ -51,13 +51,13 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 def settings(endpoints: Mapping[str, Any]) -> None:
     """Prints what a mail client has to be told."""
+    from stackctl.clients.where import IMPLICIT, open_listeners
+
     rows = []
     mta = endpoints["mta"]
     for service, part in [("mta", mta), *endpoints["stores"].items()]:
-        for listener, place in part.items():
-            if isinstance(place, list) and listener != "provides":
-                tls = "TLS" if listener in ("submissions", "imaps", "pop3s") else "STARTTLS"
-                rows.append((service, listener, place[0], str(place[1]), tls))
+        for listener, (host, port) in open_listeners(part).items():
+            rows.append((service, listener, host, str(port), "TLS" if listener in IMPLICIT else "STARTTLS"))
     table(("SERVICE", "PROTOCOL", "HOST", "PORT", "SECURITY"), rows)
     line()
     line(f"CA file    {endpoints['ca']}")

@@ -148,16 +148,16 @@ def env(
     Example: eval "$(stackctl env --format shell)"
     """
     from stackctl import running
+    from stackctl.clients.where import open_listeners
 
     if form not in ("dotenv", "shell", "json"):
         raise UsageError(f"--format {form} is not known", "it is dotenv, shell or json")
     found = running.endpoints(running.named(name, file), secrets)
     variables = {"STACKCTL_NAME": found["name"], "MAIL_DOMAIN": found["domain"], "MAIL_CA": found["ca"], "MAIL_TLS_NAME": found["tls_name"]}
     for service, part in [("", found["mta"]), *[(f"{store}_", part) for store, part in found["stores"].items()]]:
-        for listener, place in part.items():
-            if isinstance(place, list) and listener != "provides":
-                prefix = f"MAIL_{service}{listener}".upper().replace("-", "_")
-                variables |= {f"{prefix}_HOST": place[0], f"{prefix}_PORT": str(place[1])}
+        for listener, (host, port) in open_listeners(part).items():
+            prefix = f"MAIL_{service}{listener}".upper().replace("-", "_")
+            variables |= {f"{prefix}_HOST": host, f"{prefix}_PORT": str(port)}
     if secrets:
         for account in found["accounts"]:
             variables[_variable(account["address"], found["domain"])] = account["password"]
@@ -194,15 +194,16 @@ def port(
     Example: stackctl port dovecot.imaps
     """
     from stackctl import running
+    from stackctl.clients.where import open_listeners
 
     found = running.endpoints(running.named(name, file))
-    parts = {"mta": found["mta"], **found["stores"]}
+    parts = {key: open_listeners(part) for key, part in [("mta", found["mta"]), *found["stores"].items()]}
     owner, _, listener = service.rpartition(".")
     if owner and owner not in parts:
         raise UsageError(f"the stack {found['name']} has no service {owner}", f"it has {', '.join(parts)}")
-    places = [part[listener] for key, part in parts.items() if owner in ("", key) and isinstance(part.get(listener), list)]
-    if not places or listener == "provides":
-        known = sorted({key for part in parts.values() for key, place in part.items() if isinstance(place, list) and key != "provides"})
+    places = [part[listener] for key, part in parts.items() if owner in ("", key) and listener in part]
+    if not places:
+        known = sorted({key for part in parts.values() for key in part})
         raise UsageError(f"no open listener is called {service}", f"there are {', '.join(known)}")
     if json:
         show.as_json({"host": places[0][0], "port": places[0][1]})

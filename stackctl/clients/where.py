@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Tls = Literal["implicit", "starttls", "none"]
+IMPLICIT = ("submissions", "imaps", "pop3s")  # inside TLS from the first octet (RFC 8314); the others have STARTTLS or STLS
+
+
+def open_listeners(part: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Of one service of `endpoints`: each open listener with its [host, port]."""
+    return {name: place for name, place in part.items() if isinstance(place, list) and name != "provides"}
 
 
 @dataclass(frozen=True)
