@@ -23,6 +23,8 @@ from stackctl.scenario import AXES, Case, Context, Recorder, Scenario, Shared, S
 
 Verdict = Literal["passed", "failed", "skipped"]
 LOG_LINES = 60  # of each service, the last ones, in an outcome
+LOG_QUIET = 0.2  # seconds without a new line, after which a log is taken as complete
+LOG_WITHIN = 3.0  # seconds at most until then
 
 
 @dataclass(frozen=True)
@@ -151,17 +153,29 @@ def lacks(scenario: Scenario, case: Case, endpoints: Mapping[str, Any]) -> str:
 
 
 def service_logs(endpoints: Mapping[str, Any], tag: str, since: float) -> dict[str, list[str]]:
-    """What each service logged since a time (in seconds since 1970), without lines that name other cases of the run."""
+    """What each service logged since a time (in seconds since 1970), without lines that name other cases of the run.
+
+    A line reaches the engine's log a little after the answer that it explains: this waits until the logs are quiet.
+    """
+    others = re.compile(rf"{re.escape(tag[:-4])}(?!{tag[-4:]})[0-9]{{4}}") if tag else None
+    deadline = time.monotonic() + LOG_WITHIN
+    found, quiet_since = _logged(endpoints, since), time.monotonic()
+    while (now := time.monotonic()) < deadline and (now - quiet_since < LOG_QUIET or not any(found.values())):
+        time.sleep(LOG_QUIET / 4)
+        if (again := _logged(endpoints, since)) != found:
+            found, quiet_since = again, time.monotonic()
+    return {name: [line for line in lines if not (others and others.search(line))][-LOG_LINES:] for name, lines in found.items()}
+
+
+def _logged(endpoints: Mapping[str, Any], since: float) -> dict[str, list[str]]:
     from docker.errors import DockerException
 
-    others = re.compile(rf"{re.escape(tag[:-4])}(?!{tag[-4:]})[0-9]{{4}}") if tag else None
     found = {}
     for name, part in {"mta": endpoints["mta"], **endpoints["stores"]}.items():
         try:
-            lines = engine.client().api.logs(part["container"], since=since, timestamps=True).decode("utf-8", "replace").splitlines()
+            found[name] = engine.client().api.logs(part["container"], since=since, timestamps=True).decode("utf-8", "replace").splitlines()
         except (StackctlError, DockerException) as why:
-            lines = [f"(no log: {why})"]
-        found[name] = [line for line in lines if not (others and others.search(line))][-LOG_LINES:]
+            found[name] = [f"(no log: {why})"]
     return found
 
 

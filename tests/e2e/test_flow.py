@@ -105,5 +105,5 @@ def test_a_failing_case_shows_transcript_and_logs(demo: Demo) -> None:
     text = report.failure(outcomes[0])
     assert "535" in outcomes[0].reason
     assert "C: AUTH PLAIN ***" in text and "S: 535" in text  # the protocol
-    assert any("authentication failed" in line for line in outcomes[0].logs["mta"])  # the server's side
+    assert any("authentication failed" in line for line in outcomes[0].logs["mta"]), outcomes[0].logs  # the server's side
     assert str(demo.endpoints["accounts"][0]["password"]) not in text
