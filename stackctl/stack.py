@@ -25,6 +25,7 @@ from stackctl.render import Files, Secrets, Service
 Report = Callable[[str], None]
 PROBE = "stackctl-probe"  # the local part, in the disposable domain, of the mailbox that takes the first message
 READY_WITHIN = 60.0  # seconds; a warm start takes about one
+LATE = 5.0  # seconds after which a server that does not answer is asked what it thinks of its files
 VERBS = "/usr/local/lib/stackctl/verbs"
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 
@@ -339,16 +340,27 @@ def _prove(plan: Plan, known: state.State, done: Up, report: Report) -> None:
     from stackctl.clients.probe import probe
 
     start = time.monotonic()
-    given_up = threading.Event()
+    given_up, looking = threading.Event(), threading.Lock()
+    judged: dict[str, str] = {}
 
-    def gone(service: str) -> str | None:
-        return "given up" if given_up.is_set() else engine.last_words(known.containers[service])
+    def gone(service: Service) -> str | None:
+        """Why a server will never answer: it has ended, or it is late and its own checker says why."""
+        if given_up.is_set():
+            return "given up"
+        words = engine.last_words(known.containers[service.name])
+        if words is None and time.monotonic() - start < LATE:
+            return None
+        with looking:
+            if service.name not in judged:
+                content, said = _checked(plan.stack, service, plan.files[service.name], known.images)
+                judged[service.name] = "" if content else said
+        return "; ".join(filter(None, [words, judged[service.name]])) or None
 
     def one(service: Service, listener: str, first: Future[None] | None = None) -> None:
         if first:
             first.result()
         place, protocol = where(known.endpoints, service.name, listener), service.backend.listeners[listener].protocol
-        probe(place, protocol, start + READY_WITHIN, lambda: gone(service.name), label=f"{service.name} {listener}")
+        probe(place, protocol, start + READY_WITHIN, lambda: gone(service), label=f"{service.name} {listener}")
 
     jobs = [(service, listener) for service in plan.services for listener in compose.listeners(plan.stack, service)]
     with ThreadPoolExecutor(len(jobs)) as pool:
@@ -507,9 +519,13 @@ def check(path: Path | None, name: str | None = None, report: Report = lambda _:
 
     def one(service: Service) -> tuple[bool, str]:
         report(f"{service.name}: {service.backend.name} checks its files …")
-        files = render.render(stack, service, secrets)
-        status, output = engine.try_out(tags[service.backend.name], files, [f"{VERBS}/check"], stack.name)
-        return status == 0, output.strip()
+        return _checked(stack, service, render.render(stack, service, secrets), tags)
 
     with ThreadPoolExecutor(len(services)) as pool:
         return dict(zip((service.name for service in services), pool.map(one, services), strict=True))
+
+
+def _checked(stack: Stack, service: Service, files: Files, tags: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether a server's own checker is content with its files, and what it said."""
+    status, output = engine.try_out(tags[service.backend.name], files, [f"{VERBS}/check"], stack.name)
+    return status == 0, output.strip()
