@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -12,6 +13,9 @@ def main() -> None:
 
         print(f"stackctl {__version__}")
         return
+    for sign in (signal.SIGTERM, signal.SIGHUP):  # a CI runner that gives up, a terminal that closes: as Ctrl-C
+        if signal.getsignal(sign) is signal.SIG_DFL:  # nohup has SIGHUP ignored, and so it stays
+            signal.signal(sign, signal.default_int_handler)
     from stackctl.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

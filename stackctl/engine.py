@@ -31,6 +31,7 @@ _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` se
 # A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
 _PAST = 3600.0
 _TRIES = 5  # of a pause
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,19 @@ def _translated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C back for some hundredths of a second: the engine finishes what it was asked for even when nobody listens any more."""
+    """Holds interrupts back for some hundredths of a second: the engine finishes what it was asked for even when nobody listens any more."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[object] = []
-    before = signal.signal(signal.SIGINT, lambda *which: held.append(which))
+    before = {sign: handler for sign in _INTERRUPTS if (handler := signal.getsignal(sign)) is not signal.SIG_IGN}
+    for sign in before:
+        signal.signal(sign, lambda *which: held.append(which))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        for sign, handler in before.items():
+            signal.signal(sign, handler or signal.SIG_DFL)
     if held:
         raise KeyboardInterrupt
 

@@ -253,6 +253,21 @@ def test_an_interrupt_of_the_first_start_leaves_nothing(moment: str, here: Progr
     nothing_is_half_made(here)
 
 
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_signal_to_the_first_start_leaves_nothing(sign: signal.Signals, here: Program) -> None:
+    """What a CI runner sends that gives up, and a terminal that closes: to this process alone."""
+    process = here.start("up")
+    try:
+        until(lambda: containers(NAME), 30)
+        process.send_signal(sign)
+        ran = ended(process, 20)
+    finally:
+        process.kill()
+    assert ran.code == 130, str(ran)
+    assert "interrupted" in ran.err
+    nothing_is_half_made(here)
+
+
 def test_an_interrupt_is_heard_while_a_server_keeps_silent(here: Program) -> None:
     process = here.start("up")
     try:
