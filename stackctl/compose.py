@@ -18,6 +18,7 @@ from stackctl.render import CONFIG, Files, Service, routes
 
 LABEL = "org.stackctl.stack"
 STATIC = "org.stackctl.static"
+NETWORK = "mail"  # by its name in the project
 Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
 
 
@@ -59,7 +60,7 @@ def project(stack: Stack, services: tuple[Service, ...], images: Mapping[str, st
     return {
         "name": project_name(stack.name),
         "services": {service.name: _service(stack, service, images, files[service.name], ports) for service in services},
-        "networks": {"mail": _network(stack)},
+        "networks": {NETWORK: network(stack)},
         "volumes": {volume: {"name": volume_name(stack.name, volume), "labels": {LABEL: stack.name}} for volume in volumes(stack, services)},
     }
 
@@ -69,7 +70,8 @@ def text(project: Mapping[str, Any]) -> str:
     return yaml.dump(dict(project), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=150)
 
 
-def _network(stack: Stack) -> dict[str, Any]:
+def network(stack: Stack) -> dict[str, Any]:
+    """The network of a stack: its labels and the options of its driver."""
     # An internal network publishes no ports. A bridge without masquerading does, and nothing gets out of it.
     way_out = "true" if stack.relayhost else "false"
     return {"labels": {LABEL: stack.name}, "driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": way_out}}
@@ -88,7 +90,7 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
         "pull_policy": "never",
         "hostname": service.hostname,
         "labels": {LABEL: stack.name, "org.stackctl.service": service.name, STATIC: static.hexdigest()[:16]},
-        "networks": ["mail"],
+        "networks": [NETWORK],
         "pids_limit": stack.limits.pids,
         "volumes": mounts,
         "tmpfs": [f"{path}:{options}" for path, options in container.tmpfs.items()],

@@ -15,16 +15,18 @@ from stackctl.backends import all_backends
 PACKAGE = Path(__file__).parents[1] / "stackctl"
 # A module imports from layers above its own, or from its own where that makes no ring. A new module gets its place here.
 LAYERS = (
-    ("", "errors"),
-    ("model", "problems"),
+    ("", "errors", "resource"),
+    ("model", "problems", "logformat"),
     ("tree", "backends", "ca", "certificate", "command", "apt", "clients", "corpus"),
     ("trust", "doctor", "schema", "validate", "crosschecks", "load", "render", "images"),
     ("compose",),
     ("engine",),
     ("state",),
-    ("standing",),
+    ("standing", "logbook"),
+    ("trace",),
     ("stack",),
-    ("running", "export"),
+    ("running", "export", "preview", "traffic"),
+    ("config",),
     ("scenario",),
     ("suite",),
     ("scenarios",),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stackctl import render, stack
+from stackctl import preview, render
 from stackctl.errors import BadStack
 from stackctl.load import parse
 from stackctl.model import Stack
@@ -39,7 +39,7 @@ def _no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def rendered(text: str, folder: Path) -> dict[str, str]:
     path = folder / "stack.yaml"
     path.write_text(text, encoding="utf-8")
-    plan = stack.preview(path)
+    plan = preview.preview(path)
     return {f"{service}/{name}": one.content.decode() for service, tree in plan.files.items() for name, one in tree.items()}
 
 
@@ -84,14 +84,14 @@ def test_a_file_that_is_shown_holds_no_secret(case: str, tmp_path: Path) -> None
         assert not name.partition("/")[2].startswith("tls/")
         assert "PRIVATE KEY" not in text
         assert "correct horse battery staple" not in text
-        assert "$2b$" not in text.replace(stack.MASKED, ""), name
+        assert "$2b$" not in text.replace(preview.MASKED, ""), name
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_files_of_secrets_are_not_for_everybody(case: str, tmp_path: Path) -> None:
     path = tmp_path / "stack.yaml"
     path.write_text(CASES[case], encoding="utf-8")
-    here = stack.preview(path).stack
+    here = preview.preview(path).stack
     hash_, key = "$2b$04$" + "x" * 53, b"-----BEGIN PRIVATE KEY-----\n"
     secrets = Secrets(dict.fromkeys(render.mailbox_addresses(here), hash_), hash_, b"certificate\n", key, b"ca\n")
     for service in render.services(here):

@@ -75,16 +75,16 @@ def render(
 
     Example: stackctl render --output rendered/
     """
-    from stackctl import stack
+    from stackctl import preview
 
     if diff:
-        found = stack.differences(file, name)
+        found = preview.differences(file, name)
         if json:
             show.as_json(found)
         else:
             show.line("\n".join(found.values()) or "nothing would change.")
         raise typer.Exit(1 if found else 0)
-    plan = stack.preview(file, name)
+    plan = preview.preview(file, name)
     files = {f"{service}/{path}": one.content.decode() for service, tree in plan.files.items() for path, one in sorted(tree.items())}
     if output:
         for path, text in files.items():
@@ -108,10 +108,10 @@ def check(file: File = None, name: Name = None, json: Json = False) -> None:
 
     Example: stackctl check --file stack.yaml
     """
-    from stackctl import stack
+    from stackctl import preview
 
     with show.progress(quiet=json) as report:
-        found = stack.check(file, name, report)
+        found = preview.check(file, name, report)
     if json:
         show.as_json({service: {"ok": good, "output": output} for service, (good, output) in found.items()})
     else:

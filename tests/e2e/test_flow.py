@@ -6,6 +6,8 @@ The cases that pytest selected run side by side in the background; each test wai
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import threading
 import xml.etree.ElementTree as ElementTree
@@ -107,3 +109,20 @@ def test_a_failing_case_shows_transcript_and_logs(demo: Demo) -> None:
     assert "C: AUTH PLAIN ***" in text and "S: 535" in text  # the protocol
     assert any("authentication failed" in line for line in outcomes[0].logs["mta"]), outcomes[0].logs  # the server's side
     assert str(demo.endpoints["accounts"][0]["password"]) not in text
+
+
+def _ticket(place: tuple[str, int], name: str, ca: str) -> bool:
+    """Whether a TLS 1.3 session has brought a ticket by the time of the greeting."""
+    context = ssl.create_default_context(cafile=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with socket.create_connection(place, 10) as plain, context.wrap_socket(plain, server_hostname=name) as secure:
+        assert secure.recv(1000)
+        return secure.session is not None and secure.session.has_ticket
+
+
+@pytest.mark.feature("B1")
+def test_no_ticket_delays_the_greeting_of_the_mta(demo: Demo) -> None:
+    """A ticket before the greeting makes Nagle's algorithm hold that back until the client acknowledges the ticket, 40 ms later."""
+    found = demo.endpoints
+    assert not _ticket(tuple(found["mta"]["submissions"]), found["tls_name"], found["ca"])
+    assert any(_ticket(tuple(store["imaps"]), found["tls_name"], found["ca"]) for store in found["stores"].values()), "this test would see one"

@@ -1,0 +1,80 @@
+"""A stack as its file would make it, for a person to look at: its files, what `up` would change, what the servers' checkers say. It starts no stack."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stackctl import ca, engine, images, load, render, state
+from stackctl.render import Files, Secrets, Service
+from stackctl.stack import Plan, Report, checked, effective
+
+MASKED = "$2b$04$" + "." * 53  # stands for every password hash where files are shown
+
+
+def preview(path: Path | None, name: str | None = None) -> Plan:
+    """A stack's services and files as they would be, for a person to read: no password hash, no key, nothing written, no engine asked.
+
+    The same file gives the same octets. Users added live are there too. Raises BadStack.
+    """
+    loaded = load.load(path)
+    stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    stack = effective(stack, state.load(stack.name))
+    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(stack), MASKED), MASKED, b"", b"", b"")
+    services = render.services(stack)
+    return Plan(stack, services, {service.name: _readable(render.render(stack, service, secrets)) for service in services})
+
+
+def _readable(files: Files) -> Files:
+    return {path: file for path, file in files.items() if not path.startswith("tls/")}
+
+
+def differences(path: Path | None, name: str | None = None) -> dict[str, str]:
+    """What `up` would change in the files of the running services: service/path to a unified diff."""
+    import difflib
+
+    plan = preview(path, name)
+    known = state.load(plan.stack.name)
+    found = {}
+    for service in plan.services:
+        running = engine.fetch(known.containers[service.name]) if service.name in known.containers else {}
+        for file, new in sorted(plan.files[service.name].items()):
+            before = re.sub(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", MASKED, running.get(file, b"").decode())
+            lines = difflib.unified_diff(before.splitlines(True), new.content.decode().splitlines(True), f"running/{file}", f"stack.yaml/{file}")
+            if text := "".join(lines):
+                found[f"{service.name}/{file}"] = text
+    return found
+
+
+def check(path: Path | None, name: str | None = None, report: Report = lambda _: None) -> dict[str, tuple[bool, str]]:
+    """Each engine's own checker on its files, in containers that run nothing else: service to (whether it is content, what it said).
+
+    Raises BadStack, and EngineError when no engine answers or an image cannot be built.
+    """
+    tried, tags = trial(path, name, report)
+
+    def one(service: Service) -> tuple[bool, str]:
+        report(f"{service.name}: {service.backend.name} checks its files …")
+        return checked(tried.stack, service, tried.files[service.name], tags)
+
+    with ThreadPoolExecutor(len(tried.services)) as pool:
+        return dict(zip((service.name for service in tried.services), pool.map(one, tried.services), strict=True))
+
+
+def trial(path: Path | None, name: str | None = None, report: Report = lambda _: None) -> tuple[Plan, dict[str, str]]:
+    """A stack's files as its servers would get them, but with throw-away certificate and passwords; and the image of each backend.
+
+    Raises BadStack, and EngineError when no engine answers or an image cannot be built.
+    """
+    loaded = load.load(path)
+    stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    services = render.services(stack)
+    tags = images.build([service.backend for service in services], stack.debian, lambda progress: report(str(progress)))
+    now = datetime.now(UTC)
+    authority = ca.make_ca([stack.domain, *stack.strict_domains, *stack.tls.names], now)  # for a throw-away certificate
+    leaf = ca.make_leaf(authority, render.certificate_names(stack), now)
+    hashes = {address: state.new_credential().hash for address in render.mailbox_addresses(stack)}
+    secrets = Secrets(hashes, state.new_credential().hash, leaf.certificate, leaf.key, authority.certificate)
+    return Plan(stack, services, {service.name: render.render(stack, service, secrets) for service in services}), tags
