@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stackctl.errors import UsageError
+from stackctl.logformat import Log
+from stackctl.resource import resource as resource
 
 
 class _Frozen(BaseModel):
@@ -40,14 +42,23 @@ class Delivery(_Frozen):
 class ConfigFile(_Frozen):
     """A rendered file below /etc/stackctl. `on_change`: what makes a running server take a new version of it.
 
-    accounts: the verb accounts-changed; reload: the verb reload; restart: a new container.
+    accounts: the verb accounts-changed; reload: the verb reload; restart: a new container; live: nothing, it is read each time.
     """
 
     template: str
     path: str
     owner: str = "0:0"
     mode: str = "0644"
-    on_change: Literal["accounts", "reload", "restart"] = "reload"
+    on_change: Literal["accounts", "reload", "restart", "live"] = "reload"
+
+
+class FilterPlaces(_Frozen):
+    """Where the scripts of a filter language go, below /etc/stackctl. `user` holds {address}; `default` is for those without their own."""
+
+    user: str
+    before: str
+    default: str | None = None
+    ways: tuple[str, ...] = Field((), description="The deliveries of a store whose filters this server runs; () for its own mailboxes, by any way")
 
 
 class Container(_Frozen):
@@ -59,6 +70,35 @@ class Container(_Frozen):
     volumes: dict[str, str] = Field(default_factory=dict, description="Volume name to mount point; kept over down")
     stop_signal: str = "SIGTERM"
     tls_owner: str = Field("0:0", description="uid:gid that owns the private key")
+
+
+class Shape(_Frozen):
+    """What an entry of a native file looks like: regular expressions (Python's) for the whole of its key, and of its value.
+
+    A named group must match one of the words that `Known.words` has for it; one with the name of a native file, a name that this file knows.
+    """
+
+    key: str
+    value: str = ""
+    example: str = Field("", description="What a right value looks like, for whoever wrote a wrong one")
+
+
+class Known(_Frozen):
+    """What a native file may say, as far as it can be told without its server: a slip is named before anything starts.
+
+    Without `shapes` the keys are names. Regular expressions are Python's, and compiled only where there is something to look at.
+    """
+
+    names: str = Field("", description="A file of this folder with every name, one a line")
+    patterns: tuple[str, ...] = Field((), description="Further names; a group `entry` must be an entry, known or made by the user")
+    entries: tuple[str, ...] = Field((), description="The entries that there are already")
+    entries_of: str = Field("", description="The native file whose keys are entries too")
+    used: tuple[str, ...] = Field((), description="A name is right as well where another setting's value refers to it so: group `name`")
+    begun: tuple[str, ...] = Field((), description="And any name that begins with such a name and `_`")
+    listed: tuple[str, ...] = Field((), description="Settings whose value is a list of further names")
+    shapes: tuple[Shape, ...] = ()
+    words: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="What named groups of shapes may be")
+    inside: str = Field("", description="What is found in a value, with a group that has the name of a native file")
 
 
 class Backend(_Frozen):
@@ -78,17 +118,13 @@ class Backend(_Frozen):
     mailboxes: tuple[str, ...] = ()
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")
     settings: tuple[str, ...] = Field((), description="Native files that take pass-through settings")
+    known: dict[str, Known] = Field(default_factory=dict, description="What these files may say")
     files: tuple[ConfigFile, ...]
+    filters: dict[str, FilterPlaces] = Field(default_factory=dict, description="Filter languages that it runs: sieve, procmail, maildrop")
     container: Container
+    log: Log = Log()
     verbs: tuple[str, ...]
     folder: Path
-
-
-def resource(part: str) -> Path:
-    """The folder `images` or `compose`: of the checkout, or as the wheel carries it."""
-    package = Path(__file__).resolve().parent
-    inside = package / "_data" / part
-    return inside if inside.is_dir() else package.parent / part
 
 
 @cache

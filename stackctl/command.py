@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -104,6 +105,27 @@ def pipe(producer: Sequence[str], consumer: Sequence[str], *, timeout: float = 6
     return done
 
 
+def follow(argv: Sequence[str], on_line: Callable[[str], None]) -> Done:
+    """Runs a program for as long as it likes; `on_line` sees each line of either output as it comes, and only the last ones are kept.
+
+    Raises EngineError when the program is missing. `end_all` ends it from another thread.
+    """
+    child = _start(argv, subprocess.DEVNULL, None)
+    stdout: deque[bytes] = deque(maxlen=_LAST_LINES)
+    stderr: deque[bytes] = deque(maxlen=_LAST_LINES)
+    try:
+        assert child.stdout and child.stderr
+        other = threading.Thread(target=_listen, args=(child.stderr, stderr, on_line), daemon=True)
+        other.start()
+        _listen(child.stdout, stdout, on_line)
+        other.join()
+        child.wait()
+    finally:
+        _end(child)
+        _running.discard(child)
+    return Done(tuple(argv), child.returncode, b"".join(stdout), b"".join(stderr))
+
+
 def end_all() -> None:
     """Ends every program that any thread of this process is running: only the main thread sees an interrupt."""
     for child in list(_running):
@@ -154,7 +176,7 @@ def _start(argv: Sequence[str], stdin: int | IO[bytes], env: Mapping[str, str] |
     return child
 
 
-def _listen(stream: IO[bytes], heard: list[bytes], on_line: Callable[[str], None]) -> None:
+def _listen(stream: IO[bytes], heard: MutableSequence[bytes], on_line: Callable[[str], None]) -> None:
     for line in stream:
         heard.append(line)
         on_line(line.decode("utf-8", "replace").rstrip())

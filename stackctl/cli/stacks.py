@@ -1,4 +1,4 @@
-"""Commands for a whole stack: up, status, endpoints, logs, pause, down and their like."""
+"""Commands for a whole stack: up, status, endpoints, pause, down and their like."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVICE = "SERVICE: mta or the name of a store."
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for command in (up, down, status, endpoints, env, port, logs, pause, resume):
+    for command in (up, down, status, endpoints, env, port, pause, resume):
         app.command()(command)
     # What stands behind the service is the command's, options too: `shell mta postconf -h mail_version`.
     app.command(context_settings={"allow_interspersed_args": False})(shell)
@@ -218,29 +218,6 @@ def _container(name: str | None, file: Any, service: str) -> str:
     if service not in known.containers:
         raise UsageError(f"the stack {known.name} has no service {service}", f"it has {', '.join(known.containers)}")
     return known.containers[service]
-
-
-def logs(
-    service: Annotated[str | None, typer.Argument(help=SERVICE + " All of them unless given.")] = None,
-    file: File = None,
-    name: Name = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", min=0, help="The last lines only.")] = None,
-    json: Json = False,
-) -> None:
-    """Print what the servers log.
-
-    Example: stackctl logs mta --follow
-    """
-    from stackctl import command, compose, engine, running
-
-    known = running.named(name, file)
-    chosen = {service: _container(name, file, service)} if service else known.containers
-    if json:
-        show.as_json({one: engine.logs(id_, tail).splitlines() for one, id_ in chosen.items()})
-        return
-    options = [*(["-f"] if follow else []), *(["--tail", str(tail)] if tail is not None else [])]
-    command.replace(["docker", "compose", "-p", compose.project_name(known.name), "logs", *options, *([service] if service else [])])
 
 
 def shell(
