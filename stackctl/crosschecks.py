@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from stackctl import known
 from stackctl.backends import Backend, choices, find, service_name, versions
-from stackctl.model import Stack, Store, User
+from stackctl.model import CommonFilters, Filters, Stack, Store, User
 from stackctl.problems import Place, Report, shown
-from stackctl.tree import Mapping, line_of, walk
+from stackctl.tree import MAX_OCTETS, Mapping, line_of, walk
 from stackctl.validate import CONTROL
 
 BCRYPT_OCTETS = 72  # bcrypt takes no more of a password than that
@@ -33,6 +34,7 @@ class Checks:
     def __init__(self, stack: Stack, tree: Mapping, report: Report) -> None:
         self.stack, self.tree, self.report = stack, tree, report
         self.seen: dict[str, tuple[str, int]] = {}  # address -> what it is, and on which line
+        self.files: list[Path] = []  # what stack.yaml names and was read
         self.mta: Backend | None = None
         self.stores: dict[str, Backend | None] = {}  # by name; None where the backend is not known
 
@@ -257,11 +259,15 @@ class Checks:
         elif self.mta:
             self.bad((*place, "delivery"), f"{self.mta.family} delivers no mail by '{shown(way)}'", hint)
 
-    def settings(self, backend: Backend, settings: Iterable[str], place: Place) -> None:
+    def settings(self, backend: Backend, settings: known.Native, place: Place) -> None:
         for file in settings:
             if file not in backend.settings:
                 key = walk(self.tree, (*place, file))[1]
                 self.report.add(key, f"{backend.family} has no settings file '{shown(file)}'", self.report.guess(file, backend.settings))
+        for slip in known.slips(backend, settings):
+            guess = self.report.guess(slip.word, slip.candidates) if slip.candidates else ""
+            hint = guess if guess.startswith("did") or slip.few else slip.hint
+            self.report.add(walk(self.tree, (*place, slip.file, slip.key))[1], shown(slip.message, 160), hint)
 
     # -- ports
 
@@ -348,12 +354,48 @@ class Checks:
             users.append(user)
         return tuple(users)
 
+    def filters(self, folder: Path, users: tuple[User, ...]) -> tuple[CommonFilters, tuple[User, ...]]:
+        """The common filters and the users, with the texts of the scripts where their file names were."""
+        common = self.stack.filters.model_copy(update=self.scripts(self.stack.filters, folder, ("filters",)))
+        return common, tuple(
+            user.model_copy(update={"filters": user.filters.model_copy(update=self.scripts(user.filters, folder, ("users", number, "filters")))})
+            for number, user in enumerate(users)
+        )
+
+    def scripts(self, filters: Filters, folder: Path, place: Place) -> dict[str, str | None]:
+        named = {key: name for key in type(filters).model_fields if (name := getattr(filters, key)) is not None}
+        return {key: self.text(folder / name, key, (*place, key)) for key, name in named.items()}
+
+    def text(self, path: Path, what: str, place: Place) -> str | None:
+        """A text file that stack.yaml names; None, with a problem, when there is none."""
+        name = f"{what} '{shown(str(path))}'"
+        try:
+            if path.exists() and not path.is_file():
+                raise IsADirectoryError
+            self.files.append(path)
+            with path.open("rb") as file:
+                content = file.read(MAX_OCTETS + 1)
+            if len(content) > MAX_OCTETS or b"\0" in content:
+                self.bad(place, f"{name} is {'larger than 1 MiB' if len(content) > MAX_OCTETS else 'no text: it holds NUL'}", "name a script")
+                return None
+            return content.decode("utf-8")
+        except FileNotFoundError:
+            self.bad(place, f"{name} does not exist", "it is looked for from the folder of stack.yaml")
+        except IsADirectoryError:
+            self.bad(place, f"{name} is not a file", "name a text file")
+        except UnicodeDecodeError:
+            self.bad(place, f"{name} is not UTF-8", "save it in that encoding")
+        except (OSError, ValueError) as why:
+            self.bad(place, f"{name} cannot be read: {getattr(why, 'strerror', None) or why}", "let your own account read it")
+        return None
+
     def first_line(self, path: Path, place: Place) -> str | None:
         """The password in a file; None, with a problem that does not quote it, when there is none."""
         name = f"password_file '{shown(str(path))}'"
         try:
             if path.exists() and not path.is_file():
                 raise IsADirectoryError  # or a pipe, which could keep us waiting
+            self.files.append(path)
             with path.open("rb") as file:
                 line = file.read(4096).split(b"\n")[0].removesuffix(b"\r")
             password = line.decode("utf-8")

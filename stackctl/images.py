@@ -73,11 +73,11 @@ def release_of(backend: Backend, debian: Debian) -> str:
 def tag(backend: Backend, debian: Debian) -> str:
     """The image's name: a hash over the files that enter it, the release and the mirror.
 
-    Templates enter containers, not images: they count only where the Dockerfile copies them. Of a file's mode only
+    Templates and what is known of a server's settings enter no image: they count only where the Dockerfile copies them. Of a file's mode only
     whether it can be run counts: the rest of it is the umask of whoever unpacked it.
     """
     found = hashlib.sha256(repr((release_of(backend, debian), debian.mirror)).encode())
-    left_out = {"templates", "backend.yaml"} - _copied(backend.folder / "Dockerfile")
+    left_out = {"templates", "known", "backend.yaml", "import.yaml"} - _copied(backend.folder / "Dockerfile")
     for path in sorted(backend.folder.rglob("*")):
         inside = path.relative_to(backend.folder)
         if path.is_file() and inside.parts[0] not in left_out and "__pycache__" not in inside.parts:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONFIG = "/etc/stackctl"  # where a container finds its files
 RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
 INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
-OnChange = Literal["accounts", "reload", "restart"]
+OnChange = Literal["accounts", "reload", "restart", "live"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Service:
 
 @dataclass(frozen=True)
 class Account:
-    """A mailbox of a strict domain; `hash` is the bcrypt hash of its password, `quota` octets or None."""
+    """A mailbox of a strict domain; `hash` is the bcrypt hash of its password, `quota` octets or None; `sieve`: whether it has a script of its own."""
 
     address: str
     hash: str
     quota: int | None = None
+    sieve: bool = False
 
     @property
     def local(self) -> str:
@@ -79,6 +80,7 @@ class Route:
     port: int | None
     path: str | None
     volume: str | None
+    mailbox: str = "maildir"
 
     @property
     def suffix(self) -> str:
@@ -154,7 +156,7 @@ def routes(stack: Stack) -> tuple[Route, ...]:
     for service in services(stack)[1:]:
         way = service.backend.delivery[service.delivery]
         path = service.backend.container.volumes[way.volume] if way.volume else None
-        found.append(Route(service.name, service.delivery, service.name, way.port, f"{path}/{service.name}" if path else None, way.volume))
+        found.append(Route(service.name, service.delivery, service.name, way.port, f"{path}/{service.name}" if path else None, way.volume, service.mailbox))
     return tuple(found)
 
 
@@ -201,10 +203,11 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     ways = routes(stack)
     local, _, host = stack.catch_all_address.rpartition("@")
     quotas = {user.address: user.quota for user in stack.users}
+    scripted = {user.address for user in stack.users if user.filters.sieve is not None}
     context = {
         "stack": stack,
         "service": service,
-        "accounts": [Account(address, secrets.hashes[address], quotas.get(address)) for address in mailbox_addresses(stack)],
+        "accounts": [Account(address, secrets.hashes[address], quotas.get(address), address in scripted) for address in mailbox_addresses(stack)],
         "disposable": Disposable(stack.disposable, secrets.disposable_hash),
         "catch_all": {"local": local, "domain": host},
         "routes": ways,
@@ -217,12 +220,25 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     for item in service.backend.files:
         text = environment.get_template(item.template).render(context)
         files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)
+    files.update(_filters(stack, service))
     keeper = _owner(service.backend.container.tls_owner)
     files["tls/ca.pem"] = File(secrets.ca, 0o644, (0, 0), "reload")
     files["tls/cert.pem"] = File(secrets.certificate, 0o644, (0, 0), "reload")
     files["tls/key.pem"] = File(secrets.key, 0o600, keeper, "reload")
     files["tls/bundle.pem"] = File(secrets.key + secrets.certificate, 0o600, keeper, "reload")
     return files
+
+
+def _filters(stack: Stack, service: Service) -> Files:
+    """The filter scripts that a service runs: those for everybody, and each person's own."""
+    found: dict[str, str | None] = {}
+    for language, places in service.backend.filters.items():
+        found[places.before] = getattr(stack.filters, "sieve_before" if language == "sieve" else language)
+        if places.default:
+            found[places.default] = getattr(stack.filters, language)
+        for user in stack.users:
+            found[places.user.format(address=user.address)] = getattr(user.filters, language)
+    return {path: File(text.encode(), 0o644, (0, 0), "live") for path, text in found.items() if text is not None}
 
 
 def native(block: str, settings: Mapping[str, Any]) -> str:
@@ -289,5 +305,6 @@ def _environment(folder: Path, compiled: Path | None) -> Environment:
         # A template that has changed, or another version of Python or Jinja, is noticed there and compiled anew.
         environment.bytecode_cache = Cache(str(compiled))
     environment.filters["native"] = native
+    environment.filters["word"] = _word
     environment.filters["re"] = lambda text: re.escape(text).replace("/", r"\/")
     return environment

@@ -144,8 +144,8 @@ def test_yaml_is_read_as_people_mean_it() -> None:
 
 @pytest.mark.parametrize("word", ["0x1F", "010", "1_000", "22:30", "2024-01-01", "1e3", ".inf", "+1", "=", "12e", "0o7", "-"])
 def test_yaml_1_1_makes_no_other_value_of_a_text_in_settings(word: str) -> None:
-    stack = parse(f"mta: {{settings: {{main_cf: {{x: {word}}}}}}}" if word != "-" else "mta: {settings: {main_cf: {x: '-'}}}", "stack.yaml", HERE)
-    assert stack.mta.settings["main_cf"]["x"] == word
+    stack = parse(f"mta: {{settings: {{main_cf: {{smtpd_banner: {word}}}}}}}" if word != "-" else "mta: {settings: {main_cf: {smtpd_banner: '-'}}}", "stack.yaml", HERE)
+    assert stack.mta.settings["main_cf"]["smtpd_banner"] == word
 
 
 def test_merge_keys_and_aliases_are_copies() -> None:
