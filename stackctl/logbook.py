@@ -190,12 +190,10 @@ def _read(service: str, container: str, since: str | None, until: str | None, ta
     return [line for output in (done.stdout, done.stderr) for line in _lines(service, output.decode("utf-8", "replace"))]
 
 
-def _lines(service: str, text: str) -> Iterator[Line]:
+def _lines(service: str, text: str) -> list[Line]:
     # Not splitlines: a line may hold other characters that end lines elsewhere. What has no time in front is the program's own word.
-    for row in text.split("\n"):
-        if row[:1].isdigit():
-            at, _, said = row.partition(" ")
-            yield Line(at, service, said.rstrip("\r"))
+    parts = [row.partition(" ") for row in text.replace("\r\n", "\n").split("\n") if row[:1].isdigit()]
+    return [Line(at, service, said) for at, _, said in parts]
 
 
 def _unreadable(service: str, done: command.Done) -> EngineError:

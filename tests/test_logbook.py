@@ -9,6 +9,7 @@ import pytest
 
 from stackctl import logbook, logformat, trace, traffic
 from stackctl.backends import all_backends
+from stackctl.cli.logs import _Printer
 from stackctl.errors import CheckFailed, UsageError
 from stackctl.logbook import Choice, Line, Rules
 from stackctl.logformat import Log
@@ -90,6 +91,15 @@ def test_a_choice_takes_what_meets_all_of_it() -> None:
     assert Choice(problems=True, grep=re.compile("al.ce")).takes(failed, RULES["courier"])
     assert not Choice(problems=True, grep=re.compile("bob")).takes(failed, RULES["courier"])
     assert not Choice("warning", problems=True).takes(failed, RULES["courier"]), "the server says it is info"
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_what_a_client_said_never_reaches_the_terminal_as_control_characters(coloured: bool) -> None:
+    line = Line("2026-11-24T08:26:33.138232241Z", "courier", "INFO: LOGIN FAILED, user=\x1b[2J\x9b5m\x07x")
+    row = _Printer(RULES, RULES, json=False, streams=False)._row(line, coloured)
+    assert row.endswith("user=\\x1b[2J\\x9b5m\\x07x" + ("\x1b[0m" if coloured else ""))
+    assert row.count("\x1b") == (4 if coloured else 0), "on a terminal the service has a colour, and a problem is red"
+    assert "08:26:33.138" in row
 
 
 # --- What backend.yaml says
