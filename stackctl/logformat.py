@@ -25,7 +25,7 @@ EVENTS: dict[str, tuple[set[str], set[str]]] = {
     "identified": ({"id", "message_id"}, set()),  # and its Message-ID is seen
     "queued": ({"id"}, {"sender", "size", "recipients"}),  # it is due for delivery
     "delivery": ({"id", "recipient", "status"}, {"original", "relay", "delay", "dsn", "reply"}),  # one try for one recipient
-    "successor": ({"id", "successor"}, set()),  # another message was made of it: a bounce, a forward
+    "successor": ({"id", "successor"}, {"what"}),  # another message was made of it: a bounce, a forward
     "rejected": ({"reason"}, {"id", "client", "sender", "recipient", "verdict"}),  # a command or a message is refused
     "removed": ({"id"}, set()),  # nothing is left to deliver
     "stored": ({"message_id"}, {"user", "mailbox", "failure"}),  # a store took it, or with `failure` did not

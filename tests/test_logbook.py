@@ -240,7 +240,8 @@ def test_a_trace_tells_every_hop_with_its_milliseconds() -> None:
         (1520.8, "dovecot", "", "read"),
         (2520.8, "courier", "", "read"),
     ]
-    first, delivered = found.hops[0].told, found.hops[3].told
+    first, delivered, made = found.hops[0].told, found.hops[3].told, found.hops[7].told
+    assert made == {"successor": "7C8A318D2A6", "what": "sender non-delivery notification"}
     assert (first["client"], first["tls"], first["login"]) == ("unknown[10.0.0.1]", "TLSv1.3", "alice@example.test")
     assert (delivered["recipient"], delivered["store"], delivered["dsn"], delivered["relay"]) == ("tiny+a=b@example.test", "courier", "2.0.0", "virtual")
     assert any("which message it was, the servers do not log" in said for said in found.unknown)

@@ -174,7 +174,7 @@ def _detail(hop: Hop) -> str:
     elif hop.step == "read":
         parts = [word("user", "by {}"), word("messages", "bodies: {}"), word("octets", "octets of bodies: {}")]
     else:
-        parts = [word("message_id", "<{}>") if hop.step == "message-id" else "", *map(word, ("successor", "user", "mailbox", "failure", "reason"))]
+        parts = [word("message_id", "<{}>") if hop.step == "message-id" else "", *map(word, ("successor", "what", "user", "mailbox", "failure", "reason"))]
     return ", ".join(part for part in parts if part).translate(_VISIBLE)
 
 
