@@ -37,6 +37,7 @@ class Delivery(_Frozen):
 
     port: int | None = None
     volume: str | None = None
+    mailboxes: tuple[str, ...] = Field((), description="The mailbox formats that it writes, where not every one that the store has")
 
 
 class ConfigFile(_Frozen):
@@ -50,6 +51,7 @@ class ConfigFile(_Frozen):
     owner: str = "0:0"
     mode: str = "0644"
     on_change: Literal["accounts", "reload", "restart", "live"] = "reload"
+    secret: bool = Field(False, description="Whether it holds a password in clear: it is never shown")
 
 
 class FilterPlaces(_Frozen):
@@ -58,6 +60,7 @@ class FilterPlaces(_Frozen):
     user: str
     before: str
     default: str | None = None
+    owner: str = "0:0"
     ways: tuple[str, ...] = Field((), description="The deliveries of a store whose filters this server runs; () for its own mailboxes, by any way")
 
 

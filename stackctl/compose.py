@@ -18,6 +18,7 @@ from stackctl.render import CONFIG, Files, Service, routes
 
 LABEL = "org.stackctl.stack"
 STATIC = "org.stackctl.static"
+PEER = "org.stackctl.peer"  # of a network: the other stack that it is meant for
 NETWORK = "mail"  # by its name in the project
 Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
 
@@ -60,7 +61,7 @@ def project(stack: Stack, services: tuple[Service, ...], images: Mapping[str, st
     return {
         "name": project_name(stack.name),
         "services": {service.name: _service(stack, service, images, files[service.name], ports) for service in services},
-        "networks": {NETWORK: network(stack)},
+        "networks": {NETWORK: network(stack), **{link(peer): _link(stack, peer) for peer in stack.peers}},
         "volumes": {volume: {"name": volume_name(stack.name, volume), "labels": {LABEL: stack.name}} for volume in volumes(stack, services)},
     }
 
@@ -73,8 +74,18 @@ def text(project: Mapping[str, Any]) -> str:
 def network(stack: Stack) -> dict[str, Any]:
     """The network of a stack: its labels and the options of its driver."""
     # An internal network publishes no ports. A bridge without masquerading does, and nothing gets out of it.
-    way_out = "true" if stack.relayhost else "false"
+    way_out = "true" if stack.reaches_outside else "false"
     return {"labels": {LABEL: stack.name}, "driver_opts": {"com.docker.network.bridge.enable_ip_masquerade": way_out}}
+
+
+def link(peer: str) -> str:
+    """The network that joins a stack's MTA to that of another stack, by its name in the project."""
+    return f"to-{peer}"
+
+
+def _link(stack: Stack, peer: str) -> dict[str, Any]:
+    # Internal: it never becomes the way of published ports, and leads nowhere else.
+    return {"internal": True, "labels": {LABEL: stack.name, PEER: peer}}
 
 
 def _service(stack: Stack, service: Service, images: Mapping[str, str], files: Files, ports: Ports) -> dict[str, Any]:
@@ -90,7 +101,7 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
         "pull_policy": "never",
         "hostname": service.hostname,
         "labels": {LABEL: stack.name, "org.stackctl.service": service.name, STATIC: static.hexdigest()[:16]},
-        "networks": [NETWORK],
+        "networks": [NETWORK, *(link(peer) for peer in stack.peers if service.role == "mta")],
         "pids_limit": stack.limits.pids,
         "volumes": mounts,
         "tmpfs": [f"{path}:{options}" for path, options in container.tmpfs.items()],

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from stackctl import known
+from stackctl import addresses, known
 from stackctl.backends import Backend, choices, find, service_name, versions
-from stackctl.model import CommonFilters, Filters, Stack, Store, User
+from stackctl.model import CommonFilters, Filters, NextHop, Stack, Store, User, alias_target
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import MAX_OCTETS, Mapping, line_of, walk
 from stackctl.validate import CONTROL
@@ -22,7 +22,8 @@ LEAST_MEMORY = 6 * 1024**2  # the engine refuses a container with less
 RESERVED = "store.internal"  # the part of the name space in which the MTA addresses the stores
 SERVICES = ("mta", "mail")  # the MTA's service and its host name: no store can be called so
 _LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
-_RELAYHOST = re.compile(rf"(\[([0-9a-f:.]+|{_LABELS})\]|{_LABELS})(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
+_HOST = re.compile(rf"[0-9a-f:.]+|{_LABELS}", re.IGNORECASE)
+_ADDRESS = re.compile(r"[0-9.]+|[0-9a-f]*:[0-9a-f:.]*", re.IGNORECASE)
 _CIPHERS = re.compile(r"[A-Za-z0-9+!@=_.:-]+")  # openssl-ciphers(1), with ':' as the one separator
 _MIRROR = re.compile(r"(https?://[A-Za-z0-9\[][A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]*|file:///[A-Za-z0-9._~/+,=%-]*)")  # RFC 3986 2
 _RELEASE = re.compile(r"[a-z][a-z0-9-]{2,31}")
@@ -52,7 +53,7 @@ class Checks:
         self.domains()
         self.users()
         self.aliases()
-        if self.sound("users", "aliases", "catch_all", "domain", "domains"):
+        if self.sound("users", "aliases", "system_aliases", "domain_catch_all", "catch_all", "domain", "domains"):
             self.targets()
             self.loops()
         self.servers()
@@ -70,6 +71,8 @@ class Checks:
                 again = "; `domains` are further ones" if domain == stack.domain else ""
                 self.bad(place, f"domain '{domain}' is given twice", f"first on line {first[domain]}{again}")
             first.setdefault(domain, self.line(place))
+            if domain in stack.local_domains:
+                self.bad(place, f"'{domain}' is the MTA's own host name, in which the system aliases are", "choose another domain")
         disposable: Place = ("disposable_domain",)
         if stack.disposable in first and self.sound("domain", "disposable_domain"):
             written = stack.disposable_domain is not None
@@ -149,49 +152,65 @@ class Checks:
             self.alias(alias, place)
             if not self.stack.aliases.get(alias, ("",)):
                 self.bad(place, f"alias '{alias}' stands for nobody", "name at least one address")
-        self.graph = {a: targets for a, targets in self.stack.aliases.items()} | {a: (u.address,) for u in self.stack.users for a in u.aliases}
 
     def targets(self) -> None:
-        """Whether what aliases and catch_all name is there."""
+        """Whether what aliases and catch-alls name is there."""
         stack = self.stack
+        self.names = addresses.names(stack)
         for raw in self.alias_keys():
             for index, target in enumerate(stack.aliases[raw.lower()]):
-                place: Place = ("aliases", raw, index)
-                host = target.rpartition("@")[2]
-                if host in stack.strict_domains and target not in self.seen:
-                    self.bad(place, f"alias '{raw.lower()}' stands for '{target}', who is no user and no alias", self.guess_address(target))
-                else:
-                    self.reserved(place, host)
+                self.target(f"alias '{raw.lower()}'", target, ("aliases", raw, index))
+        for raw in self.alias_keys("system_aliases"):
+            if not stack.system_aliases.get(raw.lower(), ("",)):
+                self.bad(("system_aliases", raw), f"system alias '{raw.lower()}' stands for nobody", "name at least one target; /dev/null for none")
+            for index, target in enumerate(stack.system_aliases[raw.lower()]):
+                for one in addresses.included(stack, target):
+                    self.target(f"system alias '{raw.lower()}'", one, ("system_aliases", raw, index))
+        for raw in self.alias_keys("domain_catch_all"):
+            place: Place = ("domain_catch_all", raw)
+            if raw.lower() not in stack.strict_domains:
+                self.report.add(walk(self.tree, place)[1], f"domain_catch_all: the stack does not serve '{shown(raw)}'", self.report.guess(raw, stack.strict_domains))
+            self.target(f"the catch-all of '{raw.lower()}'", stack.domain_catch_all[raw.lower()], place)
         if stack.catch_all is not None and self.served("catch_all", stack.catch_all, ("catch_all",), disposable=True):
             what = self.seen.get(stack.catch_all, ("nobody", 0))[0]
             if what != "user" and not stack.catch_all.endswith(f"@{stack.disposable}"):
                 hint = "name the user's own address" if what == "alias" else self.guess_address(stack.catch_all, ("user",))
                 self.bad(("catch_all",), f"catch_all '{stack.catch_all}' is {'an alias' if what == 'alias' else 'no user'}: it has no mailbox", hint)
 
+    def target(self, what: str, target: str, place: Place) -> None:
+        if self.names.lack(target):
+            if "@" in target:
+                self.bad(place, f"{what} stands for '{target}', who is no user and no alias", self.guess_address(target))
+            else:
+                self.bad(place, f"{what} stands for '{target}', which is no system alias", self.report.guess(target, self.names.system))
+        elif "@" in target:
+            self.reserved(place, target.rpartition("@")[2])
+
     def guess_address(self, address: str, kinds: Sequence[str] = ("user", "alias")) -> str:
         if self.report.full or len(self.seen) > 1000:  # not worth a walk over all of them
             return ""
         return self.report.guess(address, [known for known, (what, _) in self.seen.items() if what in kinds])
 
-    def alias_keys(self) -> list[str]:
-        """The keys of `aliases` as they are written; of two that differ in case only, the last, which the model kept."""
-        written = self.tree.entries.get("aliases")
+    def alias_keys(self, key: str = "aliases") -> list[str]:
+        """The keys of a mapping of names as they are written; of two that differ in case only, the last, which the model kept."""
+        written = self.tree.entries.get(key)
         keys = written[1].entries if written and isinstance(written[1], Mapping) else {}
         return list({raw.lower(): raw for raw in keys}.values())
 
     def loops(self) -> None:
         """Aliases that lead back to themselves: each ring once, at the line of its first member in the file."""
-        places: dict[str, Place] = {raw.lower(): ("aliases", raw) for raw in self.alias_keys()}
+        places: dict[str, Place] = {raw.lower(): (key, raw) for key in ("aliases", "system_aliases") for raw in self.alias_keys(key)}
+        graph = addresses.graph(self.stack)
         done: set[str] = set()
         for start in places:
             path: dict[str, Iterator[str]] = {}
             queue = start
             while True:
-                if queue not in done and queue not in path and queue in places:
-                    path[queue] = iter(self.stack.aliases[queue])
+                if queue not in done and queue not in path and queue in graph:
+                    path[queue] = iter(graph[queue])
                 elif queue in path:
                     ring = [*list(path)[list(path).index(queue) :], queue]
-                    first = min(ring, key=lambda a: self.line(places[a]))
+                    first = min((a for a in ring if a in places), key=lambda a: self.line(places[a]))
                     self.bad(places[first], f"aliases in a ring: {' -> '.join(ring)}", "let one of them stand for a user")
                 while path and (following := next(path[(last := next(reversed(path)))], None)) is None:
                     done.add(last)
@@ -199,6 +218,32 @@ class Checks:
                 if not path:
                     break
                 queue = following or ""
+
+    def includes(self, folder: Path) -> dict[str, tuple[str, ...]]:
+        """The targets in each file that a system alias includes: comments and empty lines left out, each one an address or a name."""
+        found: dict[str, tuple[str, ...]] = {}
+        for raw in self.alias_keys("system_aliases"):
+            for index, target in enumerate(self.stack.system_aliases.get(raw.lower(), ())):
+                name = target.removeprefix(addresses.INCLUDE)
+                place: Place = ("system_aliases", raw, index)
+                if target == name or name in found:
+                    continue
+                found[name] = ()
+                if (text := self.text(folder / name, addresses.INCLUDE.strip(":"), place)) is not None:
+                    found[name] = tuple(self.lines(text, name, place))
+        return found
+
+    def lines(self, text: str, name: str, place: Place) -> Iterator[str]:
+        for number, line in enumerate(text.splitlines(), 1):
+            for part in line.partition("#")[0].split(","):
+                if written := part.strip():
+                    try:
+                        target = alias_target(written)
+                        if target[0] in "|/:":  # local(8): allow_mail_to_commands and allow_mail_to_files leave :include: out
+                            raise ValueError("an included file holds addresses and names only")
+                        yield target
+                    except ValueError as why:
+                        self.bad(place, f"{name}:{number}: {why}", "an address or a name in each line")
 
     # -- servers
 
@@ -250,6 +295,8 @@ class Checks:
             hint = f"`mailbox: {backend.mailboxes[0]}`, or another backend"
             self.bad((*place, "mailbox"), f"{backend.family} has no mailboxes in the format {store.mailbox}{reason}", hint)
         way = store.delivery or next(iter(backend.delivery), None)
+        if way in backend.delivery and (formats := backend.delivery[way].mailboxes) and store.mailbox not in formats:
+            self.bad((*place, "delivery"), f"delivery '{way}' writes {' and '.join(formats)}, and the mailboxes are {store.mailbox}", f"`mailbox: {formats[0]}`")
         ways = [w for w in backend.delivery if self.mta is None or w in self.mta.delivers]
         if way is None or way in ways:
             return
@@ -312,10 +359,13 @@ class Checks:
         stack = self.stack
         for number, network in enumerate(stack.mynetworks):
             self.network(network, ("mynetworks", number))
-        if stack.relayhost is not None:
-            found = _RELAYHOST.fullmatch(stack.relayhost)
-            if not found or not 0 < int(found["port"] or 25) < 65536:
-                self.bad(("relayhost",), f"relayhost '{shown(stack.relayhost)}' is not a host", "write [host]:port, host:port or host, without a scheme")
+        own = {*stack.strict_domains, stack.disposable}
+        for number, domain in enumerate(stack.mydestination):
+            if domain in own:
+                self.bad(("mydestination", number), f"'{domain}' cannot be both: its mail goes to the stores, that of mydestination stays on the MTA", "remove it here")
+        for domain in stack.routes:
+            if domain in own or domain in stack.mydestination:
+                self.bad(("routes", domain), f"'{domain}' is a domain of this stack: its mail is handed to nobody", "a route is for another's domain")
         if stack.tls.ciphers is not None and not _CIPHERS.fullmatch(stack.tls.ciphers):
             self.bad(("tls", "ciphers"), "tls.ciphers: not a cipher list in OpenSSL's syntax", "names joined by ':', such as ECDHE+AESGCM:!aNULL")
         # The mirror is not repeated: a URL may hold a password.
@@ -388,6 +438,49 @@ class Checks:
         except (OSError, ValueError) as why:
             self.bad(place, f"{name} cannot be read: {getattr(why, 'strerror', None) or why}", "let your own account read it")
         return None
+
+    def next_hops(self, folder: Path) -> tuple[NextHop | None, dict[str, NextHop]]:
+        """The relayhost and the routes, with the passwords and certificates that are in files."""
+        stack = self.stack
+        routes = {domain: self.next_hop(hop, ("routes", domain), folder) for domain, hop in stack.routes.items()}
+        first: dict[tuple[str | None, str | None, int], NextHop] = {}
+        for hop, place in [*([(stack.relayhost, ("relayhost",))] if stack.relayhost else []), *((hop, ("routes", domain)) for domain, hop in stack.routes.items())]:
+            key = (hop.host, hop.stack, hop.port or (587 if hop.username else 25))
+            if first.setdefault(key, hop) != hop:
+                self.bad(place, f"{place[-1]}: the same host and port as another next hop, with another login or TLS", "give both the same, or another port")
+        return stack.relayhost and self.next_hop(stack.relayhost, ("relayhost",), folder), routes
+
+    def next_hop(self, hop: NextHop, place: Place, folder: Path) -> NextHop:
+        name = ".".join(map(str, place))
+        password = hop.password
+        if hop.stack == self.stack.name:
+            self.bad((*place, "stack"), f"{name}: '{hop.stack}' is this stack itself", "name another one: `stackctl ls` shows them")
+        if not hop.host and not hop.stack:
+            self.bad(place, f"{name} names no host", "give `host`, or another `stack`")
+        elif hop.host and not _HOST.fullmatch(hop.host):
+            self.bad((*place, "host"), f"{name}: '{shown(hop.host)}' is not a host", "a name or an address, without a scheme; `port` has its own key")
+        elif hop.host and hop.security == "verify" and _ADDRESS.fullmatch(hop.host):
+            self.bad((*place, "tls" if hop.tls else "host"), f"{name}: the certificate of an address cannot be verified", "give the host's name")
+        if hop.mx and hop.stack:
+            self.bad((*place, "mx"), f"{name}: another stack has no MX", "remove `mx`")
+        if hop.password is not None and hop.password_file is not None:
+            self.bad((*place, "password_file"), f"{name} has both password and password_file", "keep one of them")
+        elif hop.password_file is not None:
+            password = self.first_line(folder / hop.password_file, (*place, "password_file"))
+        if (hop.password or hop.password_file) and not hop.username:
+            self.bad(place, f"{name} has a password and no username", "give `username`")
+        elif hop.username and not (hop.password or hop.password_file):
+            self.bad((*place, "username"), f"{name} has a username and no password", "give `password_file`, whose first line is the password")
+        if hop.username and (":" in hop.username or hop.username != hop.username.strip()):
+            self.bad((*place, "username"), f"{name}: a username with ':' or a space at an end cannot be handed on", "")
+        if password and password != password.rstrip():
+            self.bad((*place, "password_file" if hop.password_file else "password"), f"{name}: the password ends with a space, which would be lost", "choose another")
+        if hop.username and hop.tls in ("none", "may"):
+            self.bad((*place, "tls"), f"{name}: with tls: {hop.tls} the password would go out in clear", "`tls: encrypt` or `tls: verify`")
+        certificates = None
+        if hop.ca_file and (certificates := self.text(folder / hop.ca_file, "ca_file", (*place, "ca_file"))) and "-----BEGIN CERTIFICATE-----" not in certificates:
+            self.bad((*place, "ca_file"), f"{name}: '{shown(hop.ca_file)}' holds no certificate", "a PEM file, which begins with -----BEGIN CERTIFICATE-----")
+        return hop.model_copy(update={"password": password, "ca_file": certificates})
 
     def first_line(self, path: Path, place: Place) -> str | None:
         """The password in a file; None, with a problem that does not quote it, when there is none."""

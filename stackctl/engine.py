@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackctl import command
-from stackctl.compose import LABEL, config_volume, project_name, volume_name
+from stackctl.compose import LABEL, PEER, config_volume, project_name, volume_name
 from stackctl.errors import EngineError
 from stackctl.render import CONFIG, Files
 
@@ -156,6 +156,27 @@ def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
     return tuple(volume["Name"] for volume in found["Volumes"] or ())
 
 
+def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
+    """Puts a container of the stack `peer` into the network that `stack` made for the two, where it goes by `aliases`; nothing where it does so already."""
+    import docker.errors
+
+    with _undisturbed(), _translated():
+        for row in client().api.networks(filters={"label": [f"{LABEL}={stack}", f"{PEER}={peer}"]}):
+            with contextlib.suppress(docker.errors.NotFound):  # it went down in the meantime
+                here = client().api.inspect_container(container)["NetworkSettings"]["Networks"].get(row["Name"])
+                if here and not set(aliases) <= set(here["Aliases"] or ()):
+                    client().api.disconnect_container_from_network(container, row["Id"])
+                    here = None
+                if not here:
+                    client().api.connect_container_to_network(container, row["Id"], aliases=list(aliases))
+
+
+def wanted_by(peer: str) -> tuple[str, ...]:
+    """The stacks that made a network to reach this one."""
+    with _translated():
+        return tuple(row["Labels"][LABEL] for row in client().api.networks(filters={"label": f"{PEER}={peer}"}))
+
+
 def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
     """Puts files into the configuration volumes of services: one archive through one container that never starts."""
     with _undisturbed(), _translated():
@@ -278,6 +299,9 @@ def remove(stack: str, volumes: bool) -> tuple[str, ...]:
         list(pool.map(lambda row: api.remove_container(row["Id"], force=True), rows))
         removed += [f"container {row['Names'][0].lstrip('/')}" for row in rows]
         for row in api.networks(filters={"label": f"{LABEL}={stack}"}):
+            if PEER in row["Labels"]:  # the other stack's server is in it, and stays
+                for other in api.inspect_network(row["Id"])["Containers"] or {}:
+                    api.disconnect_container_from_network(other, row["Id"], force=True)
             api.remove_network(row["Id"])
             removed.append(f"network {row['Name']}")
         found = existing_volumes(stack) if volumes else ()

@@ -92,7 +92,8 @@ class _Look:
     def unknown(self, file: str, of: str, key: str, word: str) -> Slip:
         known = self.backend.known[of]
         near = tuple(name for name in sorted(names(self.backend.folder / known.names)) if abs(len(name) - len(word)) <= 4)
-        return Slip(file, key, f"{self.backend.family} has no setting '{word}'", word, near, hint="a name of your own is right where another setting refers to it" if known.used else "")
+        hint = "a name of your own is right where another setting refers to it" if known.used else ""
+        return Slip(file, key, f"{self.backend.family} has no setting '{word}'", word, near, hint=hint)
 
     def knows(self, file: str, name: str) -> bool:
         known = self.backend.known[file]

@@ -22,11 +22,12 @@ DEFAULT = Path("stack.yaml")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A stack and where it comes from: `path` and `source` (its octets) are None and b"" for the built-in demo stack."""
+    """A stack and where it comes from: `path` and `source` (its octets) are None and b"" for the built-in demo stack; `files` are what it names."""
 
     stack: Stack
     path: Path | None
     source: bytes
+    files: tuple[Path, ...] = ()
 
 
 def load(path: Path | None) -> Loaded:
@@ -51,19 +52,26 @@ def load(path: Path | None) -> Loaded:
         text = source.decode("utf-8")
     except UnicodeDecodeError as why:
         report.refuse(source.count(b"\n", 0, why.start) + 1, "not UTF-8", "save the file in the encoding UTF-8")
-    return Loaded(parse(text, str(path), path.parent), path, source)
+    stack, files = _parse(text, str(path), path.parent)
+    return Loaded(stack, path, source, files)
 
 
 def parse(text: str, where: str, folder: Path) -> Stack:
-    """The stack that `text` describes. `where` is its name in messages, `folder` what password_file is relative to.
+    """The stack that `text` describes. `where` is its name in messages, `folder` what the files are relative to that it names.
 
-    Raises BadStack with every problem. A password from a file is in the result as if it had been written in `text`.
+    Raises BadStack with every problem. What such a file holds is in the result as if it had been written in `text`.
     """
+    return _parse(text, where, folder)[0]
+
+
+def _parse(text: str, where: str, folder: Path) -> tuple[Stack, tuple[Path, ...]]:
     report = Report(where)
     tree = composed(text, report)
     stack = validate(tree, report)
     checks = Checks(stack, tree, report)
+    checks.stack = stack = stack.including(checks.includes(folder))
     checks.run()
-    users = checks.passwords(folder)
+    filters, users = checks.filters(folder, checks.passwords(folder))
+    relayhost, routes = checks.next_hops(folder)
     report.finish()
-    return stack.model_copy(update={"users": users})
+    return stack.model_copy(update={"users": users, "filters": filters, "relayhost": relayhost, "routes": routes}), tuple(checks.files)

@@ -9,14 +9,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema, model_validator
 
 # RFC 1035 2.3.1 label, RFC 1123 2.1 (a digit may lead); at least two labels, at most 253 octets.
 _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # RFC 5321 4.1.2 Dot-string, 4.5.3.1.1: a local part of at most 64 octets. "+" separates the detail (RFC 5233).
 _LOCAL = re.compile(r"(?=.{1,64}$)[a-z0-9!#$%&'*/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*/=?^_`{|}~-]+)*")
+_HOST_LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
+# A next hop as MTAs write it: a host in brackets, or a domain whose mail exchangers are asked for.
+_NEXT_HOP = re.compile(rf"(\[(?P<host>[0-9a-f:.]+|{_HOST_LABELS})\]|(?P<domain>{_HOST_LABELS}))(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
 # Names reach host names, volume names and container names: keep to what all three take.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+# What /etc/aliases is used for in practice, and nothing that a table or a shell reads otherwise.
+_ALIAS_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,63}")
+_INCLUDE = re.compile(r":include:(?P<path>[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)")
+_MAIL_FILE = re.compile(r"/[A-Za-z0-9._/+-]{1,250}")
+_COMMAND = re.compile(r"\|[\x20-\x7e]{1,1000}")
 _SIZE = re.compile(r"([0-9]{1,15})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -40,6 +48,31 @@ def address(value: str) -> str:
     return f"{local}@{domain(host)}"
 
 
+def alias_name(value: str) -> str:
+    """A name without a domain, in lower case; ValueError when it is none."""
+    if not _ALIAS_NAME.fullmatch(value.lower()):
+        raise ValueError(f"'{printable(value)}' is not a name such as postmaster: letters, digits, '.', '_' and '-', at most 64")
+    return value.lower()
+
+
+def alias_target(value: str) -> str:
+    """What a system alias may stand for (aliases(5)): an address, a name, `|command`, `/file` or `:include:file`; ValueError for anything else."""
+    printable(value)
+    if value.startswith("|"):
+        if not _COMMAND.fullmatch(value) or not value[1:].strip():
+            raise ValueError("is not a command such as '|/bin/cat': printable ASCII, at most 1000 characters")
+        return value
+    if value.startswith(":"):
+        if not _INCLUDE.fullmatch(value):
+            raise ValueError(f"'{value}' is not such as :include:ops.list, with a file beside stack.yaml")
+        return value
+    if value.startswith("/"):
+        if not _MAIL_FILE.fullmatch(value):
+            raise ValueError(f"'{value}' is not a file such as /dev/null: letters, digits, '.', '_', '+', '-' and '/'")
+        return value
+    return address(value) if "@" in value else alias_name(value)
+
+
 def octets(value: object) -> object:
     """A size in octets from 1048576, "512K", "50M" or "1G" (powers of 1024); ValueError for another text."""
     if not isinstance(value, str):
@@ -47,6 +80,14 @@ def octets(value: object) -> object:
     if not (found := _SIZE.fullmatch(value.strip())):
         raise ValueError(f"'{value}' is not a size such as 1048576, 512K, 50M or 1G")
     return int(found[1]) * 1024 ** " KMG".index(found[2].upper() or " ")
+
+
+def host_name(value: str) -> str:
+    """A host name in lower case: a domain name, or a single label such as localhost; ValueError when it is none."""
+    value = value.lower()
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        return domain(value)
+    return value
 
 
 def name(value: str) -> str:
@@ -82,8 +123,11 @@ def native(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 Domain = Annotated[str, AfterValidator(domain)]
+Host = Annotated[str, AfterValidator(host_name)]
 Address = Annotated[str, AfterValidator(address)]
 Name = Annotated[str, AfterValidator(name)]
+AliasName = Annotated[str, AfterValidator(alias_name)]
+AliasTarget = Annotated[str, AfterValidator(alias_target)]
 Text = Annotated[str, AfterValidator(printable)]
 Octets = Annotated[  # at most an EiB: every server counts in 64 bits
     int,
@@ -115,9 +159,28 @@ class Store(Frozen):
     name: Name | None = Field(None, description="What commands call this store; the backend's name unless given.")
     backend: Text = Field(description="Which server: a folder of images/ with the role store.")
     version: Text | None = Field(None, description='Which version of it, where images/ has several: `"2.3"`.')
-    delivery: Text | None = Field(None, description="How the MTA hands mail over (lmtp, maildir, smtp); the backend's first way unless given.")
+    delivery: Text | None = Field(
+        None, description="How the MTA hands mail over (lmtp, smtp, maildir, mbox, dovecot-lda, procmail, maildrop); the backend's first way unless given."
+    )
     mailbox: Literal["maildir", "mbox"] = Field("maildir", description="The mailbox format on disk.")
     settings: Settings = Field(default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`.")
+
+
+class Filters(Frozen):
+    """Scripts that file, forward or drop a person's mail, each in its own language. `load` puts the text of a file in its name's place."""
+
+    sieve: Text | None = Field(None, description="A Sieve script (RFC 5228), until the person puts another in its place by ManageSieve; a file beside stack.yaml.")
+    procmail: Text | None = Field(None, description="Recipes as in ~/.procmailrc, for stores with `delivery: procmail`; a file beside stack.yaml.")
+    maildrop: Text | None = Field(None, description="Instructions as in ~/.mailfilter, for stores with `delivery: maildrop`; a file beside stack.yaml.")
+
+
+class CommonFilters(Filters):
+    """Scripts for everybody."""
+
+    sieve_before: Text | None = Field(None, description="A Sieve script that runs before everybody's own; a file beside stack.yaml.")
+    sieve: Text | None = Field(None, description="The Sieve script of those who have none of their own; a file beside stack.yaml.")
+    procmail: Text | None = Field(None, description="Recipes that run before everybody's own, as in /etc/procmailrc; a file beside stack.yaml.")
+    maildrop: Text | None = Field(None, description="Instructions that run before everybody's own, as in /etc/maildroprc; a file beside stack.yaml.")
 
 
 class User(Frozen):
@@ -129,7 +192,53 @@ class User(Frozen):
     )
     password_file: Text | None = Field(None, description="A file whose first line is the password; relative to stack.yaml.")
     aliases: tuple[Address, ...] = Field((), description="Further addresses of this person.")
+    any_sender: bool | None = Field(None, description="Whether this login may send as any address that is no other user's, as another server does that relays here.")
     quota: Octets | None = Field(None, description="How much the mailbox may hold, in octets or as 100M; no limit unless given.")
+    filters: Filters = Field(default_factory=lambda: Filters(), description="What becomes of this person's mail on its way into the mailbox.")
+
+
+class NextHop(Frozen):
+    """Where mail is handed to: another host, or another stack. As a text it is `[host]:port`, or `domain:port` for the exchangers of a domain.
+
+    `load` puts the password of `password_file`, and the certificates of `ca_file`, in the place of the files' names.
+    """
+
+    host: Text | None = Field(None, description="The name or address of the host; what another stack's certificate says, where `stack` is given.")
+    stack: Name | None = Field(None, description="Another stack of this machine: a network of their own joins the two MTAs.")
+    port: Port | None = Field(None, description="The port; 25, or 587 with a login, unless given.")
+    mx: bool | None = Field(None, description="Whether `host` is a domain whose mail exchangers (MX) are asked for.")
+    username: Text | None = Field(None, description="The login, where the next hop wants one (SASL).")
+    password: Text | None = Field(None, min_length=1, max_length=256, repr=False, description="The password in clear.")
+    password_file: Text | None = Field(None, description="A file whose first line is the password; relative to stack.yaml.")
+    tls: Literal["none", "may", "encrypt", "verify"] | None = Field(
+        None, description="What is asked of TLS; verify for a stack, encrypt with a login, else may, unless given."
+    )
+    ca_file: Text | None = Field(None, description="The certificates of the CAs that sign for it (PEM), relative to stack.yaml; the local CA is trusted too.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, raw: Any) -> Any:
+        if not isinstance(raw, str):
+            return raw
+        found = _NEXT_HOP.fullmatch(printable(raw))
+        if not found or not 0 < int(found["port"] or 25) < 65536:
+            raise ValueError(f"'{raw}' is not a host: write [host]:port, host:port or host, without a scheme")
+        return {
+            "host": found["host"] or found["domain"],
+            **({"port": int(found["port"])} if found["port"] else {}),
+            **({"mx": True} if found["domain"] else {}),
+        }
+
+    @property
+    def security(self) -> str:
+        """What is asked of TLS: none, may, encrypt or verify."""
+        return self.tls or ("verify" if self.stack else "encrypt" if self.username else "may")
+
+    @property
+    def destination(self) -> str:
+        """The next hop as MTAs write it; the host is known by now."""
+        port = self.port or (587 if self.username else None)
+        return (f"{self.host}" if self.mx else f"[{self.host}]") + (f":{port}" if port else "")
 
 
 class Tls(Frozen):
@@ -181,14 +290,31 @@ class Stack(Frozen):
     )
     users: tuple[User, ...] = Field((), description="The people with a mailbox; alice and bob in the main domain unless given.")
     aliases: dict[Address, tuple[Address, ...]] = Field(default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`.")
+    system_aliases: dict[AliasName, tuple[AliasTarget, ...]] = Field(
+        default_factory=dict,
+        description="Names without a domain, as in /etc/aliases; each stands for names, addresses, commands, files or `:include:file`. mailer-daemon, postmaster and root "
+        "lead on to the catch-all mailbox unless given.",
+    )
+    filters: CommonFilters = Field(default_factory=lambda: CommonFilters(), description="What becomes of everybody's mail on its way into the mailbox.")
     catch_all: Address | None = Field(None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given.")
-    relayhost: Text | None = Field(None, description="Hand mail for foreign domains to this host instead, `[host]:port`. Opens the stack's network to the outside.")
+    domain_catch_all: dict[Domain, Address] = Field(
+        default_factory=dict, description="Who gets the mail for unknown addresses of a domain, which are refused otherwise: `example.org: alice@example.test`."
+    )
+    myorigin: Host | None = Field(None, description="What is put behind a bare name such as root; the main domain unless given.")
+    mydestination: tuple[Host, ...] = Field((), description="Further domains of the MTA itself, beside `mail.` the main domain and localhost: system aliases live there.")
+    relayhost: NextHop | None = Field(
+        None, description="Hand mail for foreign domains to this host instead, `[host]:port` or a mapping. Opens the network to the outside, but not for another stack."
+    )
+    routes: dict[Domain, NextHop] = Field(default_factory=dict, description="Next hops of single domains, each as `relayhost` has it: `other.test: {stack: other}`.")
     mynetworks: tuple[Text, ...] = Field(("127.0.0.0/8",), description="Client networks that may relay without a login.")
     message_size_limit: Octets = Field(50 * 1024**2, description="The largest message, in octets or as 50M.")
     tls: Tls = Field(default_factory=lambda: Tls(), description="TLS of every listener.")
     ports: Ports = Field(default_factory=lambda: Ports(), description="Where the services are published.")
     debian: Debian = Field(default_factory=lambda: Debian(), description="Where packages come from.")
     limits: Limits = Field(default_factory=lambda: Limits(), description="Bounds on what the services may use.")
+
+    # The lines of each file that a system alias includes, by its name; `load` reads them.
+    _included: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -207,6 +333,37 @@ class Stack(Frozen):
     def strict_domains(self) -> tuple[str, ...]:
         """The domains whose unknown users are refused, the main one first."""
         return (self.domain, *(d for d in self.domains if d != self.domain))
+
+    @property
+    def included(self) -> dict[str, tuple[str, ...]]:
+        """The targets in each file that a system alias includes, by its name below the folder of stack.yaml."""
+        return self._included
+
+    def including(self, files: dict[str, tuple[str, ...]]) -> Stack:
+        """The same stack with what its included files hold."""
+        made = self.model_copy()
+        made._included = files
+        return made
+
+    @property
+    def local_domains(self) -> tuple[str, ...]:
+        """The domains of the MTA itself, in which the system aliases are; its host name first."""
+        return tuple(dict.fromkeys([f"mail.{self.domain}", "localhost", *self.mydestination]))
+
+    @property
+    def next_hops(self) -> tuple[NextHop, ...]:
+        """Every host that mail is handed to, the relayhost first."""
+        return (*filter(None, [self.relayhost]), *self.routes.values())
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The stacks that mail is handed to."""
+        return tuple(dict.fromkeys(hop.stack for hop in self.next_hops if hop.stack))
+
+    @property
+    def reaches_outside(self) -> bool:
+        """Whether mail may leave this machine's stacks."""
+        return any(not hop.stack for hop in self.next_hops)
 
     @property
     def catch_all_address(self) -> str:

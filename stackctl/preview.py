@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stackctl import ca, engine, images, load, render, state
+from stackctl import ca, engine, images, load, peers, render, state
 from stackctl.render import Files, Secrets, Service
 from stackctl.stack import Plan, Report, checked, effective
 
@@ -21,14 +21,15 @@ def preview(path: Path | None, name: str | None = None) -> Plan:
     """
     loaded = load.load(path)
     stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
-    stack = effective(stack, state.load(stack.name))
+    stack = peers.resolved(effective(stack, state.load(stack.name)))
     secrets = Secrets(dict.fromkeys(render.mailbox_addresses(stack), MASKED), MASKED, b"", b"", b"")
     services = render.services(stack)
-    return Plan(stack, services, {service.name: _readable(render.render(stack, service, secrets)) for service in services})
+    return Plan(stack, services, {service.name: _readable(service, render.render(stack, service, secrets)) for service in services})
 
 
-def _readable(files: Files) -> Files:
-    return {path: file for path, file in files.items() if not path.startswith("tls/")}
+def _readable(service: Service, files: Files) -> Files:
+    hidden = {item.path for item in service.backend.files if item.secret}
+    return {path: file for path, file in files.items() if not path.startswith("tls/") and path not in hidden}
 
 
 def differences(path: Path | None, name: str | None = None) -> dict[str, str]:
@@ -70,10 +71,11 @@ def trial(path: Path | None, name: str | None = None, report: Report = lambda _:
     """
     loaded = load.load(path)
     stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
+    stack = peers.resolved(stack)
     services = render.services(stack)
     tags = images.build([service.backend for service in services], stack.debian, lambda progress: report(str(progress)))
     now = datetime.now(UTC)
-    authority = ca.make_ca([stack.domain, *stack.strict_domains, *stack.tls.names], now)  # for a throw-away certificate
+    authority = ca.make_ca([stack.domain, *stack.tls.names], now)  # for a throw-away certificate
     leaf = ca.make_leaf(authority, render.certificate_names(stack), now)
     hashes = {address: state.new_credential().hash for address in render.mailbox_addresses(stack)}
     secrets = Secrets(hashes, state.new_credential().hash, leaf.certificate, leaf.key, authority.certificate)

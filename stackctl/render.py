@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stackctl import addresses
 from stackctl.backends import Backend, find, service_name
 from stackctl.errors import UsageError
 from stackctl.model import Stack
@@ -147,7 +148,7 @@ def certificate_names(stack: Stack) -> tuple[str, ...]:
 
 def mailbox_addresses(stack: Stack) -> tuple[str, ...]:
     """Every mailbox of the strict domains: the users and the catch-all mailbox."""
-    return tuple(dict.fromkeys([*(user.address for user in stack.users), stack.catch_all_address]))
+    return addresses.mailboxes(stack)
 
 
 def routes(stack: Stack) -> tuple[Route, ...]:
@@ -161,14 +162,12 @@ def routes(stack: Stack) -> tuple[Route, ...]:
 
 
 def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
-    """Every address that the strict domains know, with what it expands to: a mailbox in each store, or a foreign address."""
+    """Every address that the strict domains know, with what it expands to: a mailbox in each store, or an address elsewhere.
+
+    A domain with a catch-all of its own stands there as `@domain`.
+    """
     mailboxes = set(mailbox_addresses(stack))
-    aliases: dict[str, tuple[str, ...]] = {alias: (user.address,) for user in stack.users for alias in user.aliases}
-    aliases.update(stack.aliases)
-    for domain in (*stack.strict_domains, stack.disposable):
-        for role in ("postmaster", "abuse"):  # RFC 2142: both must reach a person
-            if f"{role}@{domain}" not in mailboxes:
-                aliases.setdefault(f"{role}@{domain}", (stack.catch_all_address,))
+    aliases = addresses.expansions(stack)
 
     def expand(address: str, seen: frozenset[str]) -> list[str]:
         if address in mailboxes or (address.endswith(f"@{stack.disposable}") and address not in aliases):
@@ -177,14 +176,15 @@ def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
             return [target for name in aliases[address] for target in expand(name, seen | {address})]
         return [address]
 
-    return {address: list(dict.fromkeys(expand(address, frozenset()))) for address in [*mailbox_addresses(stack), *aliases]}
+    found = {address: expand(address, frozenset()) for address in [*mailbox_addresses(stack), *aliases]}
+    found |= {f"@{domain}": expand(address, frozenset()) for domain, address in stack.domain_catch_all.items()}
+    return {address: list(dict.fromkeys(boxes)) for address, boxes in found.items()}
 
 
 def senders(stack: Stack) -> dict[str, list[str]]:
     """Which logins may send as an address: one's own, one's aliases, and the lists one is on, through other lists too."""
     mailboxes = mailbox_addresses(stack)
-    aliases: dict[str, tuple[str, ...]] = {alias: (user.address,) for user in stack.users for alias in user.aliases}
-    aliases.update(stack.aliases)
+    aliases = addresses.aliases(stack)
 
     def owners(address: str, seen: frozenset[str]) -> list[str]:
         if address in mailboxes:
@@ -213,7 +213,9 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "routes": ways,
         "recipients": recipients(stack, ways),
         "senders": senders(stack),
+        "system_aliases": addresses.system_aliases(stack),
         "tls": TlsPaths(),
+        "ca": secrets.ca.decode(),
     }
     environment = _environment(service.backend.folder / "templates", compiled)
     files: Files = {}
@@ -221,6 +223,8 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         text = environment.get_template(item.template).render(context)
         files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)
     files.update(_filters(stack, service))
+    if service.role == "mta":
+        files.update(_includes(stack))
     keeper = _owner(service.backend.container.tls_owner)
     files["tls/ca.pem"] = File(secrets.ca, 0o644, (0, 0), "reload")
     files["tls/cert.pem"] = File(secrets.certificate, 0o644, (0, 0), "reload")
@@ -229,16 +233,34 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     return files
 
 
+def _includes(stack: Stack) -> Files:
+    """The files that system aliases include: a target in each line."""
+    texts = {name: "".join(f"{_alias_target(target, stack)}\n" for target in targets) for name, targets in stack.included.items()}
+    return {f"includes/{name}": File(text.encode(), 0o644, (0, 0), "accounts") for name, text in texts.items()}
+
+
+def _alias_target(target: str, stack: Stack) -> str:
+    """A target as aliases(5) wants it: a name with the MTA's own domain, so that it means the same whatever myorigin is; a command in quotes."""
+    if target.startswith(addresses.INCLUDE):
+        return f"{addresses.INCLUDE}{CONFIG}/includes/{target.removeprefix(addresses.INCLUDE)}"
+    if target.startswith("|"):
+        return '"' + target.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return target if "@" in target or target.startswith("/") else f"{target}@{stack.local_domains[0]}"
+
+
 def _filters(stack: Stack, service: Service) -> Files:
     """The filter scripts that a service runs: those for everybody, and each person's own."""
-    found: dict[str, str | None] = {}
+    found: Files = {}
+    ways = {way.way for way in routes(stack)}
     for language, places in service.backend.filters.items():
-        found[places.before] = getattr(stack.filters, "sieve_before" if language == "sieve" else language)
+        if places.ways and not ways.intersection(places.ways):
+            continue
+        texts = {places.before: getattr(stack.filters, "sieve_before" if language == "sieve" else language)}
         if places.default:
-            found[places.default] = getattr(stack.filters, language)
-        for user in stack.users:
-            found[places.user.format(address=user.address)] = getattr(user.filters, language)
-    return {path: File(text.encode(), 0o644, (0, 0), "live") for path, text in found.items() if text is not None}
+            texts[places.default] = getattr(stack.filters, language)
+        texts |= {places.user.format(address=user.address): getattr(user.filters, language) for user in stack.users}
+        found |= {path: File(text.encode(), 0o644, _owner(places.owner), "live") for path, text in texts.items() if text is not None}
+    return found
 
 
 def native(block: str, settings: Mapping[str, Any]) -> str:
@@ -305,6 +327,7 @@ def _environment(folder: Path, compiled: Path | None) -> Environment:
         # A template that has changed, or another version of Python or Jinja, is noticed there and compiled anew.
         environment.bytecode_cache = Cache(str(compiled))
     environment.filters["native"] = native
+    environment.filters["alias_target"] = _alias_target
     environment.filters["word"] = _word
     environment.filters["re"] = lambda text: re.escape(text).replace("/", r"\/")
     return environment

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from stackctl.backends import all_backends, choices, find, versions
-from stackctl.model import Stack
+from stackctl.model import NextHop, Stack
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?=.*[A-Za-z])([A-Za-z0-9@._/+-]|:(?! |$)| (?=[A-Za-z0-9]))*|[A-Za-z]")  # a text that YAML takes for one without quotes
 ACTIVE = ("name", "domain", "stores", "users")  # what `stackctl init` leaves uncommented
@@ -30,14 +30,29 @@ EXAMPLES: dict[str, object] = {
     "users[].aliases": ["a.liddell@example.test"],
     "users[].quota": "100M",
     "aliases": {"team@example.test": ["alice@example.test", "bob@example.test"]},
+    "system_aliases": {"ops": ["root", "bob@example.test"], "root": ["alice@example.test"]},
+    "domain_catch_all": {"example.test": "alice@example.test"},
     "catch_all": "alice@example.test",
-    "relayhost": "[relay.example.net]:587",
+    "myorigin": "host.example.test",
+    "mydestination": ["host.example.test"],
+    "relayhost.host": "relay.example.net",
+    "relayhost.stack": "other",
+    "relayhost.port": 587,
+    "relayhost.mx": False,
+    "relayhost.username": "joe@example.net",
+    "relayhost.password": "correct horse",
+    "relayhost.password_file": "relay.password",
+    "relayhost.tls": "verify",
+    "relayhost.ca_file": "relay-ca.pem",
+    "routes": {"other.test": {"stack": "other"}},
     "tls.ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
     "tls.names": ["imap.example.test"],
     "debian.mirror": "http://mirror.example/debian",
     "debian.release": "trixie",
     "limits.memory": "256M",
 }
+# Keys that exclude another one of their section.
+APART = ("relayhost.password_file",)
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,8 @@ def _below(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
         return annotation, False
     if get_origin(annotation) is tuple:
         return _below(get_args(annotation)[0])[0], True
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next((found for part in get_args(annotation) if (found := _below(part))[0]), (None, False))
     return None, False
 
 
@@ -89,9 +106,9 @@ def _type(info: FieldInfo) -> str:
         if origin is dict:
             return "mapping" if get_origin(args[1]) is dict else f"mapping of {_plural(words(args[0]))} to {_plural(words(args[1]))}"
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return "mapping"
+            return "text or mapping" if annotation is NextHop else "mapping"
         named = [getattr(getattr(m, "func", None), "__name__", "") for m in metadata]
-        kinds = {"domain": "domain", "address": "address", "octets": "size", "name": "name"}
+        kinds = {"domain": "domain", "address": "address", "octets": "size", "name": "name", "alias_name": "name", "alias_target": "target"}
         known = next((kinds[n] for n in named if n in kinds), None)
         bounds = [m for field in metadata for m in getattr(field, "metadata", [field])]
         if annotation is int and any(getattr(m, "le", None) == 65535 for m in bounds):
@@ -168,7 +185,7 @@ def _lines() -> Iterator[str]:
             yield f"#{key}:"
             for name, below in inner.model_fields.items():
                 yield f"#  # {below.description}"
-                yield f"#  {name}: {_shown(f'{key}.{name}', below)}"
+                yield f"#  {'#' if f'{key}.{name}' in APART else ''}{name}: {_shown(f'{key}.{name}', below)}"
         else:
             yield f"{'' if key in ACTIVE else '#'}{key}: {_shown(key, info)}"
 

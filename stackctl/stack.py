@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import ca, certificate, command, compose, engine, images, load, render, standing, state
+from stackctl import addresses, ca, certificate, command, compose, engine, images, load, peers, render, standing, state
 from stackctl.clients.where import IMPLICIT, Where, open_listeners
 from stackctl.errors import EngineError, StackctlError, UsageError
 from stackctl.model import Stack, User
-from stackctl.render import Files, Secrets, Service
+from stackctl.render import File, Files, Secrets, Service
 
 Report = Callable[[str], None]
 PROBE = "stackctl-probe"  # the local part, in the disposable domain, of the mailbox that takes the first message
@@ -99,7 +99,7 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
                     why.hint = f"what the servers said is in {evidence}; `stackctl check` lets them look at their files" if evidence else why.hint
             raise
         known.source, known.fingerprint = where, standing.fingerprint(content, name)
-        known.watched = standing.watch(_password_files(path, loaded))
+        known.watched = standing.watch(loaded.files)
         state.save(known)
         return done
 
@@ -137,6 +137,8 @@ def _up(
     _prove(plan, known, starting, started, done, report)
     for service, part in _parts(known.endpoints).items():
         part["container"] = known.containers[service]
+    for peer in peers.meet(plan.stack, known.containers["mta"], plan.services[0].hostname):
+        done.steps.append(Step("next hop", f"the stack {peer} is not up: mail for it waits", 0.0))
 
 
 def _parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,13 +152,9 @@ def _network(stack: Stack, looked: Future[tuple[tuple[engine.Container, ...], tu
         engine.make_network(stack.name, compose.NETWORK, spec["labels"], spec["driver_opts"])
 
 
-def _password_files(path: Path | None, loaded: load.Loaded) -> list[Path]:
-    base = loaded.path.parent if loaded.path else Path()
-    return [base / user.password_file for user in loaded.stack.users if user.password_file]
-
-
 def _plan(stack: Stack, known: state.State) -> Plan:
-    stack = effective(stack, known)
+    stack = peers.resolved(effective(stack, known))
+    addresses.refuse_ring(stack)
     services = render.services(stack)
     credentials = {address: known.credential(address) for address in render.mailbox_addresses(stack)}
     for user in stack.users:
@@ -177,18 +175,35 @@ def _compiled() -> Path:
 
 
 def effective(stack: Stack, known: state.State) -> Stack:
-    """A stack with the users that were added and deleted while it ran."""
-    users = [user for user in stack.users if user.address not in known.deleted]
-    names = {user.address for user in users}
-    users += [User(address=address, quota=quota) for address, quota in known.added.items() if address not in names]
-    return stack.model_copy(update={"users": tuple(users)})
+    """A stack with the users, aliases and domains that were added and deleted while it ran."""
+    domains = [domain for domain in dict.fromkeys([*stack.domains, *known.domains]) if domain not in known.domains_deleted and domain != stack.domain]
+    gone = {*known.aliases, *known.aliases_deleted}
+    users = [
+        user.model_copy(update={"aliases": tuple(alias for alias in user.aliases if alias not in gone)}) if gone.intersection(user.aliases) else user
+        for user in stack.users
+        if user.address not in known.deleted
+    ]
+    boxes = {user.address for user in users} | {stack.catch_all_address}
+    users += [User(address=address, quota=quota) for address, quota in known.added.items() if address not in boxes]
+    boxes.update(known.added)
+    live = {name: tuple(targets) for name, targets in known.aliases.items() if name not in boxes}
+    catch_alls = {domain: who for domain, who in stack.domain_catch_all.items() if domain not in known.domains_deleted}
+    return stack.model_copy(
+        update={
+            "users": tuple(users),
+            "domains": tuple(domains),
+            "domain_catch_all": catch_alls | {domain: who for domain, who in known.domains.items() if who},
+            "aliases": {a: t for a, t in stack.aliases.items() if a not in gone} | {a: t for a, t in live.items() if "@" in a},
+            "system_aliases": {a: t for a, t in stack.system_aliases.items() if a not in gone} | {a: t for a, t in live.items() if "@" not in a},
+        }
+    )
 
 
 def _certificate(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pair]:
     """The CA, and the stack's certificate: the one it has, or a new one where that is no longer good."""
     now = datetime.now(UTC)
     names = render.certificate_names(stack)
-    authority = ca.load_or_make_ca(ca.caroot(os.environ), [stack.domain, *stack.strict_domains, *stack.tls.names], now)
+    authority = ca.load_or_make_ca(ca.caroot(os.environ), [stack.domain, *stack.tls.names], now)
     folder = state.folder(stack.name)
     with contextlib.suppress(FileNotFoundError):
         leaf = ca.Pair((folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes())
@@ -321,6 +336,8 @@ def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> dict[str, d
     for service in plan.services:
         held = {} if compose.config_volume(service.name) in missing else known.pushed.get(service.name, {})
         new = {path: file for path, file in plan.files[service.name].items() if held.get(path) != file.digest}
+        # A volume forgets nothing: what is no longer there becomes an empty file, which stands for none.
+        new |= {path: File(b"", 0o644, (0, 0), "live") for path in held if path not in plan.files[service.name]}
         if new:
             changes[service.name] = new
     if changes:
@@ -336,7 +353,8 @@ def _apply(service: Service, known: state.State, before: Mapping[str, Mapping[st
     for verb in verbs:
         status, output = engine.execute(known.containers[service.name], [f"{VERBS}/{verb}"])
         if status != 0:
-            known.pushed[service.name] = dict(before.get(service.name, {}))
+            now = known.pushed[service.name]  # the refused files are in the volume all the same: whatever comes next replaces them
+            known.pushed[service.name] = {path: digest for path, digest in before.get(service.name, {}).items() if now.get(path) == digest}
             state.save(known)
             raise EngineError(f"{service.name}: the verb {verb} failed ({status}): {output.strip()}", f"`stackctl logs {service.name}` shows more")
 
@@ -353,7 +371,7 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
 
     assert known.disposable
     root = ca.caroot(os.environ)
-    authority = ca.load_or_make_ca(root, [stack.domain, *stack.strict_domains, *stack.tls.names], datetime.now(UTC))
+    authority = ca.load_or_make_ca(root, [stack.domain, *stack.tls.names], datetime.now(UTC))
     return {
         "schema": 1,
         "name": stack.name,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from stackctl.backends import all_backends, choices
-from stackctl.model import Stack
+from stackctl.model import NextHop, Stack
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import Listing, Mapping, Node, Scalar, walk, worded
 
@@ -35,7 +35,8 @@ def _model_at(place: Place) -> type[BaseModel] | None:
     """The model whose keys are valid at a place."""
     model: type[BaseModel] | None = Stack
     for part in place:
-        model = _keys(model).get(part) if model and isinstance(part, str) else model
+        if model and isinstance(part, str) and not (part not in _keys(model) and model is NextHop):  # its domain, in a mapping of them
+            model = _keys(model).get(part)
     return model
 
 
@@ -194,6 +195,11 @@ _EXAMPLES: dict[int | str, str] = {
     "stores": "- backend: …",
     "users": "- address: alice@example.test",
     "aliases": "team@example.test: [alice@example.test]",
+    "system_aliases": "ops: [alice@example.test]",
+    "domain_catch_all": "example.org: alice@example.test",
+    "mydestination": "- localhost",
+    "relayhost": "host: relay.example.net",
+    "routes": "other.test: {stack: other}",
     "mynetworks": "- 192.0.2.0/24",
     "tls": "minimum_version: TLSv1.3",
     "ports": "fixed: {mta.smtp: 2525}",
@@ -204,7 +210,7 @@ _EXAMPLES: dict[int | str, str] = {
 
 def _secret(place: Place) -> bool:
     """Whether a value at this place might be a password, which no message repeats."""
-    return place[:1] == ("users",) and place[-1] not in ("address", "quota") and "aliases" not in place
+    return place[-1:] == ("password",) or (place[:1] == ("users",) and place[-1] not in ("address", "quota") and "aliases" not in place)
 
 
 def _words(error: ErrorDetails, place: Place, node: Node, report: Report) -> tuple[str, str]:

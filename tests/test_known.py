@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 
 
 def of(main: str = "", master: str = "") -> None:
-    indented = ["mta:", "  settings:", "    main_cf:", *(f"      {line}" for line in main.splitlines()), "    master_cf:", *(f"      {line}" for line in master.splitlines())]
-    parse("\n".join(indented), "stack.yaml", HERE)
+    parts = ["    main_cf:", *(f"      {line}" for line in main.splitlines()), "    master_cf:", *(f"      {line}" for line in master.splitlines())]
+    parse("\n".join(["mta:", "  settings:", *parts]), "stack.yaml", HERE)
 
 
 @pytest.mark.parametrize(
