@@ -355,6 +355,7 @@ def _apply(service: Service, known: state.State, before: Mapping[str, Mapping[st
         if status != 0:
             now = known.pushed[service.name]  # the refused files are in the volume all the same: whatever comes next replaces them
             known.pushed[service.name] = {path: digest for path, digest in before.get(service.name, {}).items() if now.get(path) == digest}
+            known.fingerprint = ""  # it does not stand as any file says
             state.save(known)
             raise EngineError(f"{service.name}: the verb {verb} failed ({status}): {output.strip()}", f"`stackctl logs {service.name}` shows more")
 
