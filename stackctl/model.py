@@ -292,8 +292,8 @@ class Stack(Frozen):
     aliases: dict[Address, tuple[Address, ...]] = Field(default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`.")
     system_aliases: dict[AliasName, tuple[AliasTarget, ...]] = Field(
         default_factory=dict,
-        description="Names without a domain, as in /etc/aliases; each stands for names, addresses, commands, files or `:include:file`. mailer-daemon, postmaster and root "
-        "lead on to the catch-all mailbox unless given.",
+        description="Names without a domain, as in /etc/aliases; each stands for names, addresses, commands, files or `:include:file`. "
+        "mailer-daemon, postmaster and root lead on to the catch-all mailbox unless given.",
     )
     filters: CommonFilters = Field(default_factory=lambda: CommonFilters(), description="What becomes of everybody's mail on its way into the mailbox.")
     catch_all: Address | None = Field(None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given.")

@@ -47,6 +47,10 @@ class State:
     added: dict[str, int | None] = field(default_factory=dict)  # users made while it ran: address -> quota
     deleted: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)  # users whose password is not the one in stack.yaml any more
+    aliases: dict[str, list[str]] = field(default_factory=dict)  # aliases and system aliases set while it ran
+    aliases_deleted: list[str] = field(default_factory=list)
+    domains: dict[str, str | None] = field(default_factory=dict)  # domains added while it ran: name -> who gets the mail for its unknown addresses
+    domains_deleted: list[str] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
     pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds
     compose_digest: str = ""

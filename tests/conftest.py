@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from program import Program
 
 from stackctl import engine, running, stack, state
 from stackctl.backends import all_backends
+from stackctl.cli import app
+from stackctl.scenario import Case, Context
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,6 +138,65 @@ def cli(demo: Demo) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+ADDRESSED = """\
+domains: [sales.example, only.example]
+users:
+  - {address: alice@example.test, aliases: [al@example.test]}
+  - {address: bob@example.test}
+  - {address: info@example.test}
+  - {address: info@sales.example}
+  - {address: small@example.test}
+  - {address: few@example.test}
+aliases:
+  team@example.test: [alice@example.test, bob@example.test]
+  info@only.example: [alice@example.test]
+  on-call@example.test: [ops@example.test]
+domain_catch_all: {sales.example: bob@example.test}
+system_aliases:
+  root: [alice@example.test]
+  ops: [":include:ops.list", bob@example.test]
+  log: ["|/bin/cat >>/tmp/log"]
+  file: [/tmp/file]
+  nowhere: [/dev/null]
+message_size_limit: 200K
+limits: {auth_failure_delay: 0}
+"""
+
+
+@pytest.fixture(scope="session")
+def addressed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A stack of every store with many kinds of address, and with limits that are easy to reach."""
+    program = Program.below(tmp_path_factory.mktemp("addressed"), f"{NAME}-addressed", STACKCTL_NAME=f"{NAME}-addressed")
+    stores = yaml.safe_dump({"stores": yaml.safe_load(stack_file(program.name))["stores"]})
+    program.write(ADDRESSED + stores)
+    program.write("# who is on duty\ninfo@sales.example, postmaster\n", "ops.list")
+    with program.up():
+        yield program
+
+
+@pytest.fixture
+def quick(addressed: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Runs `stackctl …` for the stack `addressed` within this process, half a second sooner; what it printed, and its errors."""
+    for key, value in addressed.env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(addressed.work)
+
+    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+        capsys.readouterr()
+        ended = app.run(arguments)
+        said = capsys.readouterr()
+        assert ended == code, f"{arguments}: {ended}\n{said.out}\n{said.err}"
+        return said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def mail(addressed: Program) -> Context:
+    """What a scenario has, for a test on the stack `addressed`: nothing that another test sent has its tag."""
+    return Context(addressed("endpoints", "--json", "--secrets").json, Case(), os.urandom(4).hex())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stackctl import preview, render
-from stackctl.errors import BadStack
+from stackctl import addresses, preview, render
+from stackctl.errors import BadStack, UsageError
 from stackctl.load import parse
 from stackctl.model import Stack
 from stackctl.render import Secrets, native
@@ -259,9 +259,10 @@ def box(*addresses: str) -> list[str]:
         ("chief@example.test", box("alice@example.test")),
         ("scratch@example.test", box("anything@inbox.example.test")),
         ("away@example.test", ["someone@elsewhere.example"]),
-        ("postmaster@example.test", box("catch-all@example.test")),
-        ("postmaster@example.org", box("catch-all@example.test")),
-        ("postmaster@inbox.example.test", box("catch-all@example.test")),
+        ("postmaster@example.test", ["postmaster@mail.example.test"]),
+        ("postmaster@example.org", ["postmaster@mail.example.test"]),
+        ("postmaster@inbox.example.test", ["postmaster@mail.example.test"]),
+        ("root@example.org", ["root@mail.example.test"]),
         ("abuse@example.test", box("catch-all@example.test")),
         ("abuse@example.org", box("carol@example.org")),
         ("catch-all@example.test", box("catch-all@example.test")),
@@ -269,6 +270,53 @@ def box(*addresses: str) -> list[str]:
 )
 def test_what_an_address_expands_to(address: str, mailboxes: list[str]) -> None:
     assert render.recipients(ALIASES, render.routes(ALIASES))[address] == mailboxes
+
+
+SYSTEM = of(
+    """\
+    users: [{address: alice@example.test}, {address: root@example.test}]
+    domains: [example.org]
+    aliases: {staff@example.test: [ops@example.test]}
+    system_aliases:
+      ops: [alice@example.test, night]
+      night: ['|/bin/cat >"/tmp/a\\b"', /dev/null]
+    domain_catch_all: {example.org: staff@example.test}
+    stores: [{backend: dovecot, name: s}]
+    """
+)
+
+
+def test_a_system_alias_is_known_in_every_strict_domain_unless_it_is_somebody_there() -> None:
+    found = render.recipients(SYSTEM, render.routes(SYSTEM))
+    assert found["ops@example.test"] == found["ops@example.org"] == found["staff@example.test"] == found["@example.org"] == ["ops@mail.example.test"]
+    assert found["root@example.test"] == box("root@example.test") and found["root@example.org"] == ["root@mail.example.test"]
+    assert "ops@inbox.example.test" not in found and "@example.test" not in found
+
+
+def test_system_aliases_are_written_so_that_each_stays_one_line() -> None:
+    lines = render_of(SYSTEM)["aliases"].splitlines()
+    assert "ops: alice@example.test, night@mail.example.test" in lines
+    assert r'night: "|/bin/cat >\"/tmp/a\\b\"", /dev/null' in lines
+    assert "mailer-daemon: postmaster@mail.example.test" in lines and "root: catch-all@example.test" in lines
+
+
+def render_of(stack: Stack) -> dict[str, str]:
+    """The MTA's files."""
+    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(stack), "h"), "h", b"", b"", b"")
+    return {path: one.content.decode() for path, one in render.render(stack, render.services(stack)[0], secrets).items()}
+
+
+def test_who_is_reached_through_every_kind_of_alias() -> None:
+    assert addresses.people(SYSTEM, "staff@example.test") == ("alice@example.test",)
+    assert addresses.people(SYSTEM, "postmaster@example.org") == ("catch-all@example.test",)
+    assert addresses.people(SYSTEM, "nobody@example.test") == ()
+
+
+def test_a_ring_through_both_kinds_of_alias_is_seen() -> None:
+    addresses.refuse_ring(SYSTEM)
+    ring = SYSTEM.model_copy(update={"system_aliases": {**SYSTEM.system_aliases, "night": ("staff@example.test",)}})
+    with pytest.raises(UsageError, match=r"night -> staff@example\.test -> ops -> night"):
+        addresses.refuse_ring(ring)
 
 
 def test_a_postmaster_who_is_a_user_keeps_his_mail() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from stackctl import addresses
 from stackctl.clients.smtp import Refused
 from stackctl.scenario import Context, RawSmtp, Skipped, expect, scenario
 from stackctl.suite.declared import declared
@@ -115,9 +116,8 @@ def mail_to_postmaster_and_abuse_arrives(context: Context) -> None:
     """RFC 5321 4.5.1 and RFC 2142: these addresses exist wherever mail is taken, in any case of letters."""
     stack = declared(context)
     for number, address in enumerate((f"postmaster@{context.domain}", f"abuse@{context.domain}", f"PostMaster@{context.domain}")):
-        targets = stack.aliases.get(address.lower(), (context.catch_all,))
         context.send(address, context.message(context.sender("smtp"), address, f"role{number}"), way="smtp")
-        for target in targets if address.lower() not in context.users else (address.lower(),):
+        for target in addresses.people(stack, address.lower()):
             context.take(target, f"role{number}", context.store)
 
 
