@@ -380,11 +380,15 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
         "ca": str(authority.certificate_path),
         "tls_name": plan.services[0].hostname,
         "mta": of(plan.services[0]),
-        "stores": {service.name: {**of(service), "provides": list(service.backend.provides)} for service in plan.services[1:]},
+        "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services[1:]},
         "accounts": [{"address": user.address, "password": None} for user in stack.users],
         "catch_all": {"address": stack.catch_all_address, "password": None},
         "disposable": {"domain": stack.disposable, "password": None},
     }
+
+
+def _kind(service: Service) -> dict[str, Any]:
+    return {"delivery": service.delivery, "mailbox": service.mailbox, "provides": list(service.backend.provides)}
 
 
 def where(endpoints: Mapping[str, Any], service: str, listener: str) -> Where:

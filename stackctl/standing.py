@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from stackctl import __version__, command, state
@@ -31,7 +32,7 @@ def source(path: Path | None) -> tuple[str, bytes]:
 
 
 def fingerprint(content: bytes, name: str | None) -> str:
-    """A hash over all that a stack is made from, besides the password files: its file, this version, images and compose."""
+    """A hash over all that a stack is made from, besides the files that it names: its file, this version, images and compose."""
     package = Path(__file__).resolve().parent
     data = package / "_data" if (package / "_data").is_dir() else package.parent
     found = hashlib.sha256(repr((__version__, name)).encode() + content)
@@ -42,8 +43,8 @@ def fingerprint(content: bytes, name: str | None) -> str:
     return found.hexdigest()
 
 
-def watch(paths: list[Path]) -> dict[str, list[int]]:
-    """What tells whether password files changed."""
+def watch(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """What tells whether the files changed that a stack.yaml names."""
     return {str(path.resolve()): [path.stat().st_mtime_ns, path.stat().st_size] for path in paths}
 
 

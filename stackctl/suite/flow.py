@@ -80,7 +80,11 @@ def _round_trip(context: Context, names: Sequence[str]) -> None:
     with context.shared.once(f"maildrop of {recipient} on {context.case.store}", threading.Lock):
         arrived = [_unwrapped(octets) for octets in context.mailbox(recipient, len(samples))]
     faults = []
+    mbox = context.endpoints["stores"][context.case.store]["mailbox"] == "mbox"
     for sample in samples.values():
+        if mbox:
+            sample = replace(sample, octets=_from_mbox(sample.octets))
+            arrived = [_from_mbox(octets) for octets in arrived]
         here = [octets for octets in arrived if f"Message-ID: {sample.message_id}".encode() in octets]
         expected = PROTOCOLS[way].replace("ESMTP", "UTF8SMTP") if sample.smtputf8 else PROTOCOLS[way]
         faults += (
@@ -95,6 +99,11 @@ def _unwrapped(octets: bytes) -> bytes:
     """A message out of the surrogate that POP3 may show to clients that do not say UTF8 (RFC 6856 2.1, 4): whole, as message/global."""
     found = re.match(rb".*?boundary=\"([^\"]+)\".*?\r\n--\1\r\nContent-Type: message/global\r\n\r\n(.*)\r\n--\1--\r\n$", octets, re.DOTALL)
     return found[2] if found and octets.startswith(b"From: Mail Delivery Subsystem") else octets
+
+
+def _from_mbox(octets: bytes) -> bytes:
+    """A message as every writer and reader of an mbox agrees on it (RFC 4155): how many empty lines end it, and whether "From " has ">" before it, is open."""
+    return re.sub(rb"(?m)^>+From ", b"From ", octets).rstrip(b"\r\n") + b"\r\n"
 
 
 def differences(got: bytes, sample: Sample, sender: str, recipient: str, mta: str, protocol: str) -> list[str]:

@@ -1,0 +1,456 @@
+"""Every way to deliver, and the filters on each: real agents write, real servers read. One stack for all of it."""
+
+from __future__ import annotations
+
+import imaplib
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NAME
+
+from stackctl import engine, report, running, scenarios, stack
+from stackctl.clients.imap import Imap
+from stackctl.clients.smtp import Smtp
+from stackctl.errors import StackctlError
+
+pytestmark = pytest.mark.e2e
+
+STACK = f"{NAME}-ways"
+STORES = {
+    "lmtp": "{name: lmtp, backend: dovecot}",
+    "lda": "{name: lda, backend: dovecot, delivery: dovecot-lda}",
+    "procmail": '{name: procmail, backend: dovecot, version: "2.3", delivery: procmail}',
+    "maildir": '{name: maildir, backend: dovecot, version: "2.3", delivery: maildir}',
+    "mbox": "{name: mbox, backend: dovecot, mailbox: mbox, delivery: mbox}",
+    "maildrop": "{name: maildrop, backend: courier, delivery: maildrop}",
+}
+ALICE, BOB, ADMIN = "alice@example.test", "bob@example.test", "admin@example.test"
+FILES = {
+    "stack.yaml": f"""
+        name: {STACK}
+        stores: [{", ".join(STORES.values())}]
+        users:
+          - {{address: {ALICE}, filters: {{sieve: alice.sieve, procmail: alice.procmailrc, maildrop: alice.mailfilter}}}}
+          - {{address: {BOB}}}
+          - {{address: {ADMIN}}}
+        filters: {{sieve_before: before.sieve, sieve: default.sieve, procmail: procmailrc, maildrop: mailfilter}}
+        limits: {{auth_failure_delay: 0}}
+        """,
+    "before.sieve": """
+        if size :over 2M { discard; stop; }
+        if exists "x-virus-found" { redirect "admin@example.test"; stop; }
+        """,
+    "default.sieve": """
+        require ["fileinto", "mailbox"];
+        if header :contains "subject" "for the default script" { fileinto :create "Default"; }
+        """,
+    "alice.sieve": """
+        require ["fileinto", "mailbox", "reject", "vacation", "copy"];
+        if address :localpart :is "from" "newsletter" { fileinto :create "News"; stop; }
+        if allof (header :contains "subject" "both", not exists "x-absent", true) { fileinto :create "Allof"; stop; }
+        if anyof (false, header :matches "subject" "any*") { fileinto :create "Anyof"; stop; }
+        if header :is "subject" "throw away" { discard; stop; }
+        if header :is "subject" "not wanted" { reject "Please do not write to me."; stop; }
+        if header :is "subject" "a copy to bob" { redirect :copy "bob@example.test"; keep; stop; }
+        if header :is "subject" "are you there" { vacation :days 1 :subject "I am away" "Back on Monday."; }
+        """,
+    "procmailrc": """
+        :0 H
+        * ^X-Common: yes
+        .Common/
+        """,
+    "alice.procmailrc": """
+        # H: the header, B: the body
+        :0 H
+        * ^From:.*newsletter@
+        .News/
+
+        :0 B
+        * body of the matter
+        .Body/
+
+        :0 fhw
+        * ^Subject: stamp
+        | formail -A "X-Stamped: yes"
+
+        :0 c
+        * ^Subject: a copy to bob
+        ! bob@example.test
+
+        :0
+        * ^Subject: into a pipe
+        | cat >> $HOME/piped
+        """,
+    "mailfilter": """
+        if (/^X-Common: yes/)
+        {
+            `test -d "$HOME/Maildir/.Common" || maildirmake -f Common "$HOME/Maildir"`
+            to "$HOME/Maildir/.Common/"
+        }
+        """,
+    "alice.mailfilter": """
+        if (/^From:.*newsletter@/)
+        {
+            `test -d "$HOME/Maildir/.News" || maildirmake -f News "$HOME/Maildir"`
+            to "$HOME/Maildir/.News/"
+        }
+        if (/body of the matter/:b)
+        {
+            `test -d "$HOME/Maildir/.Body" || maildirmake -f Body "$HOME/Maildir"`
+            to "$HOME/Maildir/.Body/"
+        }
+        if (/^Subject: a copy to bob/)
+            cc "!bob@example.test"
+        """,
+}
+
+
+@dataclass
+class Ways:
+    """The stack with every way in; `endpoints` hold the passwords."""
+
+    folder: Path
+    environment: dict[str, str]
+    endpoints: dict[str, Any]
+
+    def cli(self, *arguments: str, code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "stackctl", *arguments]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=120, cwd=self.folder, env={**os.environ, **self.environment})
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def password(self, who: str) -> str:
+        return str(next(account["password"] for account in self.endpoints["accounts"] if account["address"] == who))
+
+    def send(self, subject: str, to: str = ALICE, sender: str = "writer@example.net", more: str = "", body: str = "Hello.\n") -> str:
+        message_id = f"<{os.urandom(8).hex()}@example.net>"
+        text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nMessage-ID: {message_id}\n{more}\n{body}"
+        with Smtp(stack.where(self.endpoints, "mta", "smtp")) as smtp:
+            smtp.send(sender, [to], text.replace("\n", "\r\n").encode())
+        return message_id
+
+    def imap(self, store: str, who: str = ALICE) -> Imap:
+        imap = Imap(stack.where(self.endpoints, store, "imaps"))
+        imap.login(who, self.password(who))
+        return imap
+
+    def arrives(self, store: str, message_id: str, folder: str = "INBOX", who: str = ALICE, within: float = 30) -> bytes:
+        """The message, once it is in the folder of a store. Fails where it does not come."""
+        deadline = time.monotonic() + within
+        with self.imap(store, who) as imap:
+            while time.monotonic() < deadline:
+                if found := _in(imap, folder, message_id):
+                    return found[0]
+                time.sleep(0.05)
+        raise AssertionError(f"{message_id} did not come into {folder} of {who} in {store}")
+
+    def absent(self, store: str, message_id: str, folder: str = "INBOX", who: str = ALICE) -> None:
+        with self.imap(store, who) as imap:
+            assert not _in(imap, folder, message_id)
+
+
+def _in(imap: Imap, folder: str, message_id: str) -> list[bytes]:
+    library = imap.library
+    folder = folder if folder == "INBOX" else library.namespace().personal[0][0] + folder
+    try:
+        library.select_folder(folder, readonly=True)
+    except imaplib.IMAP4.error:  # not there yet
+        return []
+    numbers = library.search(["HEADER", "Message-ID", message_id])
+    return [parts[b"BODY[]"] for parts in library.fetch(numbers, ["BODY.PEEK[]"]).values()] if numbers else []
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+    folder = tmp_path_factory.mktemp("ways")
+    for name, text in FILES.items():
+        (folder / name).write_text(textwrap.dedent(text).lstrip(), encoding="utf-8")
+    environment = {"STACKCTL_STATE": str(folder / "state"), "CAROOT": str(folder / "ca"), "STACKCTL_NAME": STACK}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        try:
+            up = stack.up(folder / "stack.yaml")
+            yield Ways(folder, environment, running.endpoints(up.state, secrets=True))
+        finally:
+            running.down(STACK, volumes=True)
+
+
+# --- The matrix: real-life messages by every way, octet by octet
+
+
+@pytest.mark.feature("C5", "C1")
+@pytest.mark.parametrize("store", STORES)
+def test_real_life_messages_come_by_this_way_as_they_went_in(store: str, ways: Ways) -> None:
+    outcomes = scenarios.run(ways.endpoints, only=rf"^every_message_comes_out_as_it_went_in\[submission/{store}/(imaps|pop3s)\]$")
+    assert len(outcomes) == 2
+    assert not [report.failure(one) for one in outcomes if one.verdict != "passed"]
+
+
+@pytest.mark.feature("C5")
+def test_an_unknown_user_is_refused_whatever_the_ways(ways: Ways) -> None:
+    with pytest.raises(StackctlError, match="550"):
+        ways.send("nobody reads this", to="nobody@example.test")
+
+
+@pytest.mark.feature("C1")
+def test_the_octets_on_disk_are_what_the_format_says(ways: Ways) -> None:
+    message_id = ways.send("on disk", to=BOB, body="first\nFrom here on it could be cut in two\nlast\n")
+    for store in ("mbox", "maildir", "maildrop"):
+        ways.arrives(store, message_id, who=BOB)
+    containers = {name: part["container"] for name, part in ways.endpoints["stores"].items()}
+    status, mbox = engine.execute(containers["mbox"], ["cat", f"/var/vmail/{BOB}"])
+    assert status == 0
+    assert re.search(r"(?m)^From writer@example\.net ", mbox), "each message begins with a From_ line (RFC 4155)"
+    assert "\n>From here on it could be cut in two\n" in mbox and message_id in mbox
+    for store in ("maildir", "maildrop"):
+        _, text = engine.execute(containers[store], ["sh", "-c", "cat /var/vmail/example.test/bob/Maildir/new/* /var/vmail/example.test/bob/Maildir/cur/*"])
+        assert message_id in text and "\nFrom here on" in text and not re.search(r"(?m)^From writer@", text), "a Maildir has no From_ lines and quotes none"
+
+
+@pytest.mark.feature("C1")
+def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(ways: Ways) -> None:
+    """Four writers through the MTA, two readers by IMAP and one that marks messages as seen, which rewrites the file."""
+    who, each = "mbox-load@inbox.example.test", 40
+    password = ways.endpoints["disposable"]["password"]
+    over = threading.Event()
+    faults: list[str] = []
+
+    def write(number: int) -> None:
+        with Smtp(stack.where(ways.endpoints, "mta", "smtp")) as smtp:
+            for index in range(each):
+                text = f"From: w{number}@example.net\r\nTo: {who}\r\nSubject: load {number}.{index}\r\n\r\n" + f"{number}.{index}\r\n" * 50
+                smtp.send(f"w{number}@example.net", [who], text.encode())
+
+    def read() -> None:
+        with Imap(stack.where(ways.endpoints, "mbox", "imaps")) as imap:
+            imap.login(who, password)
+            while not over.is_set():
+                imap.library.select_folder("INBOX")
+                numbers = imap.library.search(["UNSEEN"])
+                for number, parts in imap.library.fetch(numbers[:20], ["BODY[]"]).items():
+                    if fault := _mixed(parts[b"BODY[]"]):
+                        faults.append(f"{number}: {fault}")
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in [*readers, *writers]:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    with Imap(stack.where(ways.endpoints, "mbox", "imaps")) as imap:
+        imap.login(who, password)
+        deadline = time.monotonic() + 90
+        while imap.library.select_folder("INBOX")[b"EXISTS"] < 4 * each and time.monotonic() < deadline:
+            time.sleep(0.2)
+        over.set()
+        for thread in readers:
+            thread.join(30)
+        imap.library.select_folder("INBOX", readonly=True)
+        bodies = [parts[b"BODY[]"] for parts in imap.library.fetch(imap.library.search(["ALL"]), ["BODY.PEEK[]"]).values()]
+    assert not faults
+    assert not [fault for body in bodies if (fault := _mixed(body))]
+    subjects = sorted(re.search(rb"Subject: load (\d+\.\d+)", body)[1] for body in bodies)  # type: ignore[index]
+    assert subjects == sorted(f"{number}.{index}".encode() for number in range(4) for index in range(each))
+
+
+def _mixed(message: bytes) -> str:
+    """What is wrong with a message that says its own number fifty times, "" if nothing is."""
+    found = re.search(rb"Subject: load (\d+\.\d+)", message)
+    if not found:
+        return f"no subject in {message[:200]!r}"
+    lines = message.partition(b"\r\n\r\n")[2].split()
+    return "" if lines == [found[1]] * 50 else f"load {found[1].decode()} has {len(lines)} lines, of {set(lines)}"
+
+
+# --- Filters
+
+
+@pytest.mark.parametrize(
+    "store", [pytest.param(store, marks=pytest.mark.feature(row)) for store, row in (("lmtp", "C3"), ("lda", "C3"), ("procmail", "C2"), ("maildrop", "C4"))]
+)
+def test_a_rule_files_by_sender(store: str, ways: Ways) -> None:
+    news = ways.send("this week", sender="newsletter@example.net")
+    other = ways.send("this week", sender="friend@example.net")
+    ways.arrives(store, news, "News")
+    ways.arrives(store, other)
+    ways.absent(store, news)
+    ways.absent(store, other, "News")
+
+
+@pytest.mark.parametrize("store", [pytest.param("procmail", marks=pytest.mark.feature("C2")), pytest.param("maildrop", marks=pytest.mark.feature("C4"))])
+def test_a_rule_looks_into_the_body_or_not(store: str, ways: Ways) -> None:
+    inside = ways.send("see below", body="The body of the matter is this.\n")
+    above = ways.send("body of the matter")
+    ways.arrives(store, inside, "Body")
+    ways.arrives(store, above)
+    ways.absent(store, above, "Body")
+
+
+@pytest.mark.parametrize(
+    "store", [pytest.param(store, marks=pytest.mark.feature(row)) for store, row in (("lmtp", "C3"), ("lda", "C3"), ("procmail", "C2"), ("maildrop", "C4"))]
+)
+def test_a_rule_sends_a_copy_on(store: str, ways: Ways) -> None:
+    """What an agent or a store hands in goes through the MTA like all mail: bob has it in every store."""
+    message_id = ways.send("a copy to bob")
+    ways.arrives(store, message_id)
+    ways.arrives(store, message_id, who=BOB)
+
+
+@pytest.mark.parametrize("store", [pytest.param("procmail", marks=pytest.mark.feature("C2")), pytest.param("maildrop", marks=pytest.mark.feature("C4"))])
+def test_common_rules_come_before_ones_own(store: str, ways: Ways) -> None:
+    for who in (ALICE, BOB):
+        common = ways.send("this week", to=who, sender="newsletter@example.net", more="X-Common: yes\n")
+        ways.arrives(store, common, "Common", who)
+        ways.absent(store, common, "INBOX", who)
+
+
+@pytest.mark.feature("C2")
+def test_procmail_filters_through_and_delivers_into_a_pipe(ways: Ways) -> None:
+    stamped, piped = ways.send("stamp it"), ways.send("into a pipe")
+    assert b"\r\nX-Stamped: yes\r\n" in ways.arrives("procmail", stamped)
+    assert b"X-Stamped" not in ways.arrives("lmtp", stamped)
+    ways.arrives("lmtp", piped)
+    deadline, text = time.monotonic() + 20, ""
+    while piped not in text and time.monotonic() < deadline:
+        text = engine.execute(ways.endpoints["stores"]["procmail"]["container"], ["cat", "/var/vmail/example.test/alice/piped"])[1]
+    assert piped in text
+    ways.absent("procmail", piped)
+
+
+@pytest.mark.feature("C3")
+@pytest.mark.parametrize("store", ["lmtp", "lda"])
+class TestSieve:
+    def test_tests_and_folders(self, store: str, ways: Ways) -> None:
+        both, any_, plain = ways.send("both of them"), ways.send("any of them"), ways.send("neither")
+        absent = ways.send("both of them", more="X-Absent: no\n")
+        ways.arrives(store, both, "Allof")
+        ways.arrives(store, any_, "Anyof")
+        ways.arrives(store, plain)
+        ways.arrives(store, absent)
+
+    def test_discard_loses_the_message_and_nothing_else(self, store: str, ways: Ways) -> None:
+        thrown, kept = ways.send("throw away"), ways.send("throw away not")
+        ways.arrives(store, kept)
+        ways.arrives("maildir", thrown)  # which has no Sieve
+        ways.absent(store, thrown)
+
+    def test_reject_tells_the_sender(self, store: str, ways: Ways) -> None:
+        message_id = ways.send("not wanted", sender=BOB)
+        deadline = time.monotonic() + 30
+        with ways.imap("maildir", BOB) as imap:
+            found: list[bytes] = []
+            while not found and time.monotonic() < deadline:
+                imap.library.select_folder("INBOX", readonly=True)
+                numbers = imap.library.search(["BODY", "Please do not write to me"])
+                parts = imap.library.fetch(numbers, ["BODY.PEEK[]"]).values() if numbers else ()
+                found = [part[b"BODY[]"] for part in parts if message_id.encode() in part[b"BODY[]"]]
+        assert found
+        ways.absent(store, message_id)
+
+    def test_vacation_answers_once(self, store: str, ways: Ways) -> None:
+        sender = f"caller-{store}@inbox.example.test"
+        for _ in range(2):
+            ways.arrives(store, ways.send("are you there", sender=sender, more=""))
+        with Imap(stack.where(ways.endpoints, "maildir", "imaps")) as imap:
+            imap.login(sender, ways.endpoints["disposable"]["password"])
+            imap.wait(subject="I am away", timeout=30)
+
+    def test_too_large_is_discarded(self, store: str, ways: Ways) -> None:
+        large, small = ways.send("large", body="x" * 70 + "\n" + ("y" * 76 + "\n") * 30_000), ways.send("small")
+        ways.arrives("maildir", large)
+        ways.arrives(store, small)
+        ways.absent(store, large)
+
+    def test_a_virus_goes_to_the_administrator(self, store: str, ways: Ways) -> None:
+        found, clean = ways.send("infected", more="X-Virus-Found: EICAR\n"), ways.send("clean")
+        ways.arrives("maildir", found, who=ADMIN)
+        ways.arrives(store, clean)
+        ways.absent(store, found)
+
+    def test_who_has_no_script_gets_the_default(self, store: str, ways: Ways) -> None:
+        message_id = ways.send("for the default script", to=BOB)
+        ways.arrives(store, message_id, "Default", BOB)
+        mine = ways.send("for the default script")
+        ways.arrives(store, mine)
+
+
+@pytest.mark.parametrize(("store", "row"), [pytest.param("lda", "C3", marks=pytest.mark.feature("C3")), pytest.param("procmail", "C2", marks=pytest.mark.feature("C2"))])
+def test_a_filter_is_tried_without_delivery(store: str, row: str, ways: Ways) -> None:
+    message = "From: newsletter@example.net\nTo: alice@example.test\nSubject: tried\nMessage-ID: <tried@example.net>\n\nx\n"
+    done = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", store, "--json", stdin=message)
+    (trial,) = json.loads(done.stdout)
+    assert trial["service"] == "mta" and "News" in trial["output"], trial["output"]
+    other = ways.cli("filter", "test", "--user", BOB, "--eml", "-", "--store", store, stdin=message).stdout
+    assert "News" not in other
+    ways.absent(store, "<tried@example.net>", "News")
+    ways.absent(store, "<tried@example.net>")
+
+
+@pytest.mark.feature("C4")
+def test_maildrop_is_tried_too(ways: Ways) -> None:
+    message = "From: friend@example.net\nTo: alice@example.test\nSubject: tried\n\nThe body of the matter\n"
+    output = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "maildrop", stdin=message).stdout
+    assert "would be filed as: ~/Maildir/.Body/" in output
+
+
+@pytest.mark.feature("C2", "C3", "C4")
+def test_a_trial_that_cannot_be_says_why(ways: Ways, tmp_path: Path) -> None:
+    assert "no user" in ways.cli("filter", "test", "--user", "nobody@example.test", "--eml", "-", code=2).stderr
+    assert "nothing is filtered" in ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "maildir", code=2).stderr
+    assert "no store" in ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "none", code=2).stderr
+    assert "No such file" in ways.cli("filter", "test", "--user", ALICE, "--eml", str(tmp_path / "none"), code=2).stderr
+
+
+BROKEN: dict[str, tuple[str, str, str]] = {  # file -> text, what `check` says, store
+    "alice.sieve": ('require "fileinto";\nif frobnicate { keep; }\n', "line 2", "lda"),
+    "alice.procmailrc": (":0 H\n* ^X-None:\n.None/\n\nnonsense without an end\n:0 Q\n* (\n", "procmail/user/alice@example.test:5", "procmail"),
+    "alice.mailfilter": ("if (/^Subject:/\n{\n", "maildrop/user/alice@example.test", "maildrop"),
+}
+
+
+@pytest.mark.feature("C2", "C3", "C4")
+def test_broken_filters_lose_nothing_and_check_names_their_lines(ways: Ways) -> None:
+    """Every script is broken at once, live: what comes meanwhile is there in the end."""
+    try:
+        for name, (text, _, _) in BROKEN.items():
+            (ways.folder / name).write_text(text, encoding="utf-8")
+        said = ways.cli("check", code=1)
+        for _, words, _ in BROKEN.values():
+            assert words in said.stdout, said.stdout
+        ways.cli("up", code=None)  # the stores take it; the first message shows what that does
+        message_id = ways.send("through broken filters")
+        ways.arrives("maildir", message_id)
+    finally:
+        for name in BROKEN:
+            (ways.folder / name).write_text(textwrap.dedent(FILES[name]).lstrip(), encoding="utf-8")
+        ways.cli("up")
+    for _, _, store in BROKEN.values():
+        ways.arrives(store, message_id, within=60)
+
+
+@pytest.mark.feature("A2")
+def test_a_filter_that_stack_yaml_no_longer_has_is_gone(ways: Ways) -> None:
+    path = ways.folder / "stack.yaml"
+    text = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(re.sub(r", filters: \{sieve: alice.*?\}", "", text), encoding="utf-8")
+        ways.cli("up")
+        message_id = ways.send("this week", sender="newsletter@example.net")
+        for store in ("lda", "procmail", "maildrop"):
+            ways.arrives(store, message_id)
+    finally:
+        path.write_text(text, encoding="utf-8")
+        ways.cli("up")
