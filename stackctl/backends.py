@@ -51,7 +51,7 @@ class ConfigFile(_Frozen):
     owner: str = "0:0"
     mode: str = "0644"
     on_change: Literal["accounts", "reload", "restart", "live"] = "reload"
-    secret: bool = Field(False, description="Whether it holds a password in clear: it is never shown")
+    secret: bool = Field(False, description="Whether it is never shown: it holds a password in clear, or what each machine has its own of")
 
 
 class FilterPlaces(_Frozen):

@@ -55,5 +55,5 @@ def test(known: state.State, user: str, message: bytes, store: str | None = None
         found.append(Trial(name, service, language, output))
     if not found:
         ways = ", ".join(f"{name} by {part['delivery']}" for name, part in stores.items() if store in (None, name))
-        raise UsageError(f"nothing is filtered on the way to {ways}", "`delivery: dovecot-lda, procmail or maildrop` in stack.yaml, or lmtp to a store with Sieve")
+        raise UsageError(f"nothing is filtered on the way to {ways}", "another `delivery` in stack.yaml has filters: see docs/delivery.md")
     return tuple(found)

@@ -29,6 +29,13 @@ EXAMPLES: dict[str, object] = {
     "users[].password_file": "bob.password",
     "users[].aliases": ["a.liddell@example.test"],
     "users[].quota": "100M",
+    "users[].filters.sieve": "bob.sieve",
+    "users[].filters.procmail": "bob.procmailrc",
+    "users[].filters.maildrop": "bob.mailfilter",
+    "filters.sieve": "default.sieve",
+    "filters.sieve_before": "before.sieve",
+    "filters.procmail": "procmailrc",
+    "filters.maildrop": "mailfilter",
     "aliases": {"team@example.test": ["alice@example.test", "bob@example.test"]},
     "system_aliases": {"ops": ["root", "bob@example.test"], "root": ["alice@example.test"]},
     "domain_catch_all": {"example.test": "alice@example.test"},
@@ -203,6 +210,12 @@ def _items(key: str, model: type[BaseModel]) -> Iterator[str]:
         yield f"  - {lead}: {_flow(item[lead])}"
         for name, info in below:
             yield f"    # {info.description}"
+            if (section := _below(info.annotation)) and section[0] and not section[1]:
+                yield f"    #{name}:"
+                for deeper, what in section[0].model_fields.items():
+                    yield f"    #  # {what.description}"
+                    yield f"    #  {deeper}: {_shown(f'{key}[].{name}.{deeper}', what)}"
+                continue
             yield f"    #{name}: {_shown(f'{key}[].{name}', info, str(item[lead]))}"
 
 

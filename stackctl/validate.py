@@ -197,6 +197,7 @@ _EXAMPLES: dict[int | str, str] = {
     "aliases": "team@example.test: [alice@example.test]",
     "system_aliases": "ops: [alice@example.test]",
     "domain_catch_all": "example.org: alice@example.test",
+    "filters": "sieve: default.sieve",
     "mydestination": "- localhost",
     "relayhost": "host: relay.example.net",
     "routes": "other.test: {stack: other}",

@@ -118,6 +118,9 @@ def test_the_commented_file_holds_every_key_with_its_description(tmp_path: Path)
     text = schema.commented()
     (tmp_path / "bob.password").write_text("secret\n", encoding="utf-8")
     (tmp_path / "relay-ca.pem").write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+    for key, name in schema.EXAMPLES.items():
+        if "filters." in key:
+            (tmp_path / str(name)).write_text("# a script\n", encoding="utf-8")
     active = uncommented(text)
     stack = parse(active, "stack.yaml", tmp_path)
     assert stack != Stack() and stack.users[1].password == "secret"
@@ -137,6 +140,9 @@ def test_the_commented_file_holds_every_key_with_its_description(tmp_path: Path)
 def test_each_commented_key_can_be_set_alone(tmp_path: Path) -> None:
     (tmp_path / "bob.password").write_text("secret\n", encoding="utf-8")
     (tmp_path / "relay-ca.pem").write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+    for key, name in schema.EXAMPLES.items():
+        if "filters." in key:
+            (tmp_path / str(name)).write_text("# a script\n", encoding="utf-8")
     lines = schema.commented().splitlines()
     commented = [n for n, line in enumerate(lines) if re.match(r" *#[a-z]", line)]
     assert len(commented) > 12

@@ -15,7 +15,8 @@ from stackctl.errors import UsageError
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Try the filters of mail (Sieve, procmail, maildrop).", context_settings={"help_option_names": ["-h", "--help"]})
+    text = "Try the filters of mail (Sieve, procmail, maildrop).\n\nExample: stackctl filter test --user alice@example.test --eml message.eml"
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=text)
     group.command("test")(test)
     app.add_typer(group, name="filter")
 
