@@ -43,7 +43,7 @@ def test_a_bad_stack_is_refused_with_every_problem(case: str, request: pytest.Fi
     began = time.perf_counter()
     with pytest.raises(BadStack) as caught:
         load(Path("stack.yaml"))
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 20, "a bomb would take for ever"
     said = f"{caught.value.message}\n{caught.value.hint}\n"
     if request.config.getoption("--update-golden", default=False):
         (folder / "expected-error").write_text(said, encoding="utf-8")
