@@ -183,6 +183,18 @@ class CommonFilters(Filters):
     maildrop: Text | None = Field(None, description="Instructions that run before everybody's own, as in /etc/maildroprc; a file beside stack.yaml.")
 
 
+class Quota(Frozen):
+    """What a mailbox may hold. A size alone stands for `storage`."""
+
+    storage: Octets | None = Field(None, description="Octets of all messages, or as 100M; `mailbox_size_limit` unless given.")
+    messages: int | None = Field(None, ge=1, le=10**9, description="How many messages; no limit unless given.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size(cls, raw: Any) -> Any:
+        return {"storage": raw} if isinstance(raw, int | str) else raw
+
+
 class User(Frozen):
     """A person with a mailbox in every store."""
 
@@ -193,7 +205,7 @@ class User(Frozen):
     password_file: Text | None = Field(None, description="A file whose first line is the password; relative to stack.yaml.")
     aliases: tuple[Address, ...] = Field((), description="Further addresses of this person.")
     any_sender: bool | None = Field(None, description="Whether this login may send as any address that is no other user's, as another server does that relays here.")
-    quota: Octets | None = Field(None, description="How much the mailbox may hold, in octets or as 100M; no limit unless given.")
+    quota: Quota | None = Field(None, description="What the mailbox may hold: a size such as 100M, or `{storage: 100M, messages: 1000}`.")
     filters: Filters = Field(default_factory=lambda: Filters(), description="What becomes of this person's mail on its way into the mailbox.")
 
 
@@ -308,6 +320,12 @@ class Stack(Frozen):
     routes: dict[Domain, NextHop] = Field(default_factory=dict, description="Next hops of single domains, each as `relayhost` has it: `other.test: {stack: other}`.")
     mynetworks: tuple[Text, ...] = Field(("127.0.0.0/8",), description="Client networks that may relay without a login.")
     message_size_limit: Octets = Field(50 * 1024**2, description="The largest message, in octets or as 50M.")
+    mailbox_size_limit: Octets | None = Field(
+        None, description="What the mailbox of a user may hold who has no `quota` of storage, in octets or as 1G; no limit unless given."
+    )
+    over_quota: Literal["bounce", "defer"] = Field(
+        "bounce", description="What becomes of a message for which a mailbox has no room: back to its sender, or kept in the queue until there is room."
+    )
     tls: Tls = Field(default_factory=lambda: Tls(), description="TLS of every listener.")
     ports: Ports = Field(default_factory=lambda: Ports(), description="Where the services are published.")
     debian: Debian = Field(default_factory=lambda: Debian(), description="Where packages come from.")

@@ -45,12 +45,16 @@ class Service:
 
 @dataclass(frozen=True)
 class Account:
-    """A mailbox of a strict domain; `hash` is the bcrypt hash of its password, `quota` octets or None; `sieve`: whether it has a script of its own."""
+    """A mailbox of a strict domain; `hash` is the bcrypt hash of its password, `quota` octets or None, `messages` how many or None.
+
+    `sieve`: whether it has a script of its own.
+    """
 
     address: str
     hash: str
     quota: int | None = None
     sieve: bool = False
+    messages: int | None = None
 
     @property
     def local(self) -> str:
@@ -202,12 +206,15 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     """
     ways = routes(stack)
     local, _, host = stack.catch_all_address.rpartition("@")
-    quotas = {user.address: user.quota for user in stack.users}
+    storage = {user.address: (user.quota and user.quota.storage) or stack.mailbox_size_limit for user in stack.users}
+    messages = {user.address: user.quota.messages for user in stack.users if user.quota}
     scripted = {user.address for user in stack.users if user.filters.sieve is not None}
     context = {
         "stack": stack,
         "service": service,
-        "accounts": [Account(address, secrets.hashes[address], quotas.get(address), address in scripted) for address in mailbox_addresses(stack)],
+        "accounts": [
+            Account(address, secrets.hashes[address], storage.get(address), address in scripted, messages.get(address)) for address in mailbox_addresses(stack)
+        ],
         "disposable": Disposable(stack.disposable, secrets.disposable_hash),
         "catch_all": {"local": local, "domain": host},
         "routes": ways,

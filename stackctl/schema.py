@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from stackctl.backends import all_backends, choices, find, versions
-from stackctl.model import NextHop, Stack
+from stackctl.model import NextHop, Quota, Stack
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?=.*[A-Za-z])([A-Za-z0-9@._/+-]|:(?! |$)| (?=[A-Za-z0-9]))*|[A-Za-z]")  # a text that YAML takes for one without quotes
 ACTIVE = ("name", "domain", "stores", "users")  # what `stackctl init` leaves uncommented
@@ -28,7 +28,6 @@ EXAMPLES: dict[str, object] = {
     "users[].password": "correct horse",
     "users[].password_file": "bob.password",
     "users[].aliases": ["a.liddell@example.test"],
-    "users[].quota": "100M",
     "users[].filters.sieve": "bob.sieve",
     "users[].filters.procmail": "bob.procmailrc",
     "users[].filters.maildrop": "bob.mailfilter",
@@ -36,6 +35,10 @@ EXAMPLES: dict[str, object] = {
     "filters.sieve_before": "before.sieve",
     "filters.procmail": "procmailrc",
     "filters.maildrop": "mailfilter",
+    "users[].quota": {"storage": "100M", "messages": 1000},
+    "users[].quota.storage": "100M",
+    "users[].quota.messages": 1000,
+    "mailbox_size_limit": "1G",
     "aliases": {"team@example.test": ["alice@example.test", "bob@example.test"]},
     "system_aliases": {"ops": ["root", "bob@example.test"], "root": ["alice@example.test"]},
     "domain_catch_all": {"example.test": "alice@example.test"},
@@ -113,7 +116,7 @@ def _type(info: FieldInfo) -> str:
         if origin is dict:
             return "mapping" if get_origin(args[1]) is dict else f"mapping of {_plural(words(args[0]))} to {_plural(words(args[1]))}"
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return "text or mapping" if annotation is NextHop else "mapping"
+            return {NextHop: "text or mapping", Quota: "size or mapping"}.get(annotation, "mapping")
         named = [getattr(getattr(m, "func", None), "__name__", "") for m in metadata]
         kinds = {"domain": "domain", "address": "address", "octets": "size", "name": "name", "alias_name": "name", "alias_target": "target"}
         known = next((kinds[n] for n in named if n in kinds), None)

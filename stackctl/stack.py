@@ -19,7 +19,7 @@ from typing import Any
 from stackctl import addresses, ca, certificate, command, compose, engine, images, load, peers, render, standing, state
 from stackctl.clients.where import IMPLICIT, Where, open_listeners
 from stackctl.errors import EngineError, StackctlError, UsageError
-from stackctl.model import Stack, User
+from stackctl.model import Quota, Stack, User
 from stackctl.render import File, Files, Secrets, Service
 
 Report = Callable[[str], None]
@@ -184,7 +184,7 @@ def effective(stack: Stack, known: state.State) -> Stack:
         if user.address not in known.deleted
     ]
     boxes = {user.address for user in users} | {stack.catch_all_address}
-    users += [User(address=address, quota=quota) for address, quota in known.added.items() if address not in boxes]
+    users += [User(address=address, quota=Quota(storage=quota) if quota else None) for address, quota in known.added.items() if address not in boxes]
     boxes.update(known.added)
     live = {name: tuple(targets) for name, targets in known.aliases.items() if name not in boxes}
     catch_alls = {domain: who for domain, who in stack.domain_catch_all.items() if domain not in known.domains_deleted}

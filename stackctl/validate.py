@@ -49,6 +49,7 @@ def validate(tree: Mapping, report: Report) -> Stack:
     """The model of what is good in the tree; what is bad is reported and taken out. Raises BadStack when nothing useful is left."""
     _settings(tree, report)
     _empty_passwords(tree, report)
+    _sizes(tree)
     for _attempt in range(4):  # the second time all is well, unless a validator sees only now what another hid
         for key, (_, node) in list(tree.entries.items()):
             if _prune(node, _keys(Stack).get(key)) or node.bad:
@@ -162,6 +163,16 @@ def _empty_passwords(tree: Mapping, report: Report) -> None:
                 child.bad = True
 
 
+def _sizes(tree: Mapping) -> None:
+    """A quota that is a size alone, as the mapping that it stands for."""
+    users, _, found = walk(tree, ("users",))
+    for user in users.items if found and isinstance(users, Listing) else ():
+        if isinstance(user, Mapping) and "quota" in user.entries:
+            line, node = user.entries["quota"]
+            if isinstance(node, Scalar) and node.value is not None and not node.bad:
+                user.entries["quota"] = (line, Mapping(line, {"storage": (line, node)}))
+
+
 def _misspelt(errors: Sequence[ErrorDetails], report: Report) -> set[Place]:
     """The keys that are missing only because they are misspelt: the unknown key says it all."""
     unknown: dict[Place, list[str]] = {}
@@ -211,7 +222,7 @@ _EXAMPLES: dict[int | str, str] = {
 
 def _secret(place: Place) -> bool:
     """Whether a value at this place might be a password, which no message repeats."""
-    return place[-1:] == ("password",) or (place[:1] == ("users",) and place[-1] not in ("address", "quota") and "aliases" not in place)
+    return place[-1:] == ("password",) or (place[:1] == ("users",) and place[-1] not in ("address", "quota", "storage", "messages") and "aliases" not in place)
 
 
 def _words(error: ErrorDetails, place: Place, node: Node, report: Report) -> tuple[str, str]:
@@ -273,6 +284,8 @@ def _no_mapping(place: Place, node: Node, name: str, found: str, report: Report)
         role = "mta" if place[0] == "mta" else "store"
         files = dict.fromkeys(file for backend in all_backends().values() if backend.role == role for file in backend.settings)
         return f"{name}: expected settings by file, found {found}", f"the file comes first: {', '.join(f'`{file}: {{…}}`' for file in files)}"
+    if place[-1] == "quota":
+        return f"{name}: expected a size or keys with values, found {found}", "such as `quota: 100M` or `quota: {storage: 100M, messages: 1000}`"
     return f"{name}: expected keys with values, found {found}", f"such as `{_EXAMPLES[place[0]].removeprefix('- ')}`"
 
 

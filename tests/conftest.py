@@ -147,8 +147,9 @@ users:
   - {address: bob@example.test}
   - {address: info@example.test}
   - {address: info@sales.example}
-  - {address: small@example.test}
-  - {address: few@example.test}
+  - {address: small@example.test, quota: {storage: 40K, messages: 50}}
+  - {address: few@example.test, quota: {messages: 2}}
+  - {address: plain@example.test, quota: 30K}
 aliases:
   team@example.test: [alice@example.test, bob@example.test]
   info@only.example: [alice@example.test]
@@ -160,6 +161,7 @@ system_aliases:
   log: ["|/bin/cat >>/tmp/log"]
   file: [/tmp/file]
   nowhere: [/dev/null]
+mailbox_size_limit: 2M
 message_size_limit: 200K
 limits: {auth_failure_delay: 0}
 """

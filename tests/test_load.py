@@ -18,7 +18,7 @@ from stackctl import tree as loading
 from stackctl.backends import all_backends
 from stackctl.errors import BadStack, UsageError
 from stackctl.load import Loaded, load, parse
-from stackctl.model import Stack
+from stackctl.model import Quota, Stack
 from stackctl.problems import MAX_PROBLEMS
 
 HERE = Path(__file__).parent
@@ -136,7 +136,8 @@ def test_yaml_is_read_as_people_mean_it() -> None:
     assert stack.mta.settings["main_cf"]["smtpd_sasl_auth_enable"] == "yes"
     assert stack.users[0].address == "alice@example.test"
     assert stack.users[0].aliases == ("a.liddell@example.org", "alice@example.net")
-    assert (stack.users[0].quota, stack.users[1].quota, stack.message_size_limit) == (100 * 1024**2, 1048576, 20 * 1024**2)
+    assert [user.quota for user in stack.users] == [Quota(storage=100 * 1024**2), Quota(storage=1048576), None]
+    assert stack.message_size_limit == 20 * 1024**2
     assert stack.aliases["everybody@example.test"] == ("team@example.test", "carol@example.org", "scratch@throwaway.example.test")
     assert stack.tls.plaintext_listeners is True
     assert stack.limits.auth_failure_delay == 0
