@@ -22,7 +22,7 @@ LAYERS = (
     ("compose",),
     ("engine",),
     ("state",),
-    ("standing", "peers", "logbook"),
+    ("standing", "peers", "logbook", "directory"),
     ("trace",),
     ("stack",),
     ("running", "export", "preview", "filters", "traffic", "mta", "queue"),
