@@ -56,7 +56,7 @@ class _Source:
     def services(self) -> dict[str, str]:
         """Each service with the name of its backend."""
         if self.plan:
-            return {service.name: service.backend.name for service in self.plan.services if service.role != "directory"}
+            return {service.name: service.backend.name for service in self.plan.services}
         parts = {"mta": self.known.endpoints["mta"], **self.known.endpoints["stores"]}
         return {name: part["backend"] for name, part in parts.items()}
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, ca, certificate, command, compose, directory, engine, images, load, peers, render, standing, state
+from stackctl import addresses, ca, certificate, command, compose, engine, images, load, peers, render, standing, state
 from stackctl.clients.where import IMPLICIT, Where, open_listeners
 from stackctl.errors import EngineError, StackctlError, UsageError
 from stackctl.model import Quota, Stack, User
@@ -64,7 +64,6 @@ class Plan:
     stack: Stack
     services: tuple[Service, ...]
     files: Mapping[str, Files]
-    accounts: Mapping[str, directory.Entry] = field(default_factory=dict)  # what belongs into the directory
 
 
 def up(path: Path | None, name: str | None = None, fresh: bool = False, report: Report = lambda _: None) -> Up:
@@ -120,7 +119,7 @@ def _up(
         plan = _plan(stack, known)
     with done.step("images", report):
         tags = images.build([service.backend for service in plan.services], stack.debian, lambda progress: report(str(progress)), here=built.result)
-    told = {part["backend"]: part["version"] for part in parts(known.endpoints).values()} if known.images == tags else {}
+    told = {part["backend"]: part["version"] for part in _parts(known.endpoints).values()} if known.images == tags else {}
     versions = {tags[name]: version for name, version in told.items()} or images.versions(dict.fromkeys(tags.values()))
     known.images = tags
     here, volumes_before = looked.result()
@@ -135,27 +134,15 @@ def _up(
     if existing:  # first they take what has changed, then they are asked
         starting.result()
         _renew(plan, known, before, existing, done, report)
-    handing = pool.submit(_hand_in, plan, known, starting, done, report)
-    under_way.append(handing)
     _prove(plan, known, starting, started, done, report)
-    handing.result()
-    for service, part in parts(known.endpoints).items():
+    for service, part in _parts(known.endpoints).items():
         part["container"] = known.containers[service]
     for peer in peers.meet(plan.stack, known.containers["mta"], plan.services[0].hostname):
         done.steps.append(Step("next hop", f"the stack {peer} is not up: mail for it waits", 0.0))
 
 
-def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
-    """What the endpoints say of each service, the MTA first; the directory last, where there is one."""
-    return {name: part for name, part in {"mta": endpoints["mta"], **endpoints["stores"], "directory": endpoints.get("directory")}.items() if part} if endpoints else {}
-
-
-def _hand_in(plan: Plan, known: state.State, starting: Future[None], done: Up, report: Report) -> None:
-    """Puts the users into the directory, where there is one."""
-    starting.result()
-    if render.DIRECTORY in known.containers:
-        with done.step("accounts", report, f"{len(plan.accounts)} in the directory"):
-            directory.hand_in(known, plan.accounts, everything=True)
+def _parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mta": endpoints["mta"], **endpoints["stores"]} if endpoints else {}
 
 
 def _network(stack: Stack, looked: Future[tuple[tuple[engine.Container, ...], tuple[str, ...]]]) -> None:
@@ -175,12 +162,8 @@ def _plan(stack: Stack, known: state.State) -> Plan:
             credentials[user.address] = known.credential(user.address, user.password)
     known.disposable = known.disposable or state.new_credential()
     authority, leaf = _certificate(stack, known)
-    hashes = {address: pair.hash for address, pair in credentials.items()}
-    kept = directory.entries(stack, hashes)
-    if kept:
-        known.directory = known.directory or state.new_password()
-    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory)
-    return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
+    secrets = Secrets({address: pair.hash for address, pair in credentials.items()}, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate)
+    return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services})
 
 
 def _compiled() -> Path:
@@ -331,9 +314,6 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
             jobs.append((service, kinds))
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
         list(pool.map(lambda job: _apply(job[0], known, before, job[1]), jobs))
-    if render.DIRECTORY in known.containers:
-        directory.hand_in(known, plan.accounts)
-        state.save(known)
 
 
 def _compose_error(words: str, ports: Mapping[str, int]) -> EngineError:
@@ -400,8 +380,7 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
         "ca": str(authority.certificate_path),
         "tls_name": plan.services[0].hostname,
         "mta": of(plan.services[0]),
-        "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services if service.role == "store"},
-        **{service.name: of(service) for service in plan.services if service.role == "directory"},
+        "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services[1:]},
         "accounts": [{"address": user.address, "password": None} for user in stack.users],
         "catch_all": {"address": stack.catch_all_address, "password": None},
         "disposable": {"domain": stack.disposable, "password": None},
@@ -475,7 +454,7 @@ def _prove(plan: Plan, known: state.State, starting: Future[None], started: Mapp
         try:
             # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
             way = _way_in(plan)
-            needed = {service.name: pool.submit(one, service, way if service.role == "mta" else "imaps") for service in plan.services if service.backend.listeners}
+            needed = {service.name: pool.submit(one, service, way if service.role == "mta" else "imaps") for service in plan.services}
             probes = [pool.submit(one, service, listener, needed[service.name]) for service, listener in jobs if listener not in (way, "imaps")]
             for answered in needed.values():
                 answered.result()

@@ -22,7 +22,7 @@ LAYERS = (
     ("compose",),
     ("engine",),
     ("state",),
-    ("standing", "peers", "logbook", "directory"),
+    ("standing", "peers", "logbook"),
     ("trace",),
     ("stack",),
     ("running", "export", "preview", "filters", "traffic", "mta", "queue"),

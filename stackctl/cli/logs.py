@@ -51,8 +51,8 @@ def _known(name: str | None, file: Path | None) -> State:
 
 
 def _backends(known: State) -> dict[str, str]:
-    parts = {"mta": known.endpoints["mta"], **known.endpoints["stores"], "directory": known.endpoints.get("directory")}
-    return {service: part["backend"] for service, part in parts.items() if part}
+    parts = {"mta": known.endpoints["mta"], **known.endpoints["stores"]}
+    return {service: part["backend"] for service, part in parts.items()}
 
 
 def logs(
