@@ -9,35 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from outside import Quick, absent, refused, send
 from program import Program, docker, until
 
 from stackctl import running, stack, state
-from stackctl.clients.smtp import Refused
 from stackctl.scenario import Context
 
-Quick = Callable[..., tuple[str, str]]
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("B6")]
 
 
 def mta(addressed: Program) -> str:
     """The MTA's container."""
     return str(json.loads((addressed.state / "state.json").read_text())["containers"]["mta"])
-
-
-def send(mail: Context, to: str, name: str) -> None:
-    """A message from outside."""
-    mail.send(to, mail.message(mail.sender("smtp"), to, name), way="smtp")
-
-
-def refused(mail: Context, to: str) -> Refused:
-    with pytest.raises(Refused) as caught:
-        send(mail, to, "refused")
-    return caught.value
-
-
-def absent(mail: Context, who: str, store: str) -> bool:
-    """Whether nothing of this test is in a mailbox."""
-    return not any(mail.tag.encode() in one for one in mail.look(who, store))
 
 
 @pytest.mark.parametrize("name", ["mailer-daemon", "Postmaster", "root"])

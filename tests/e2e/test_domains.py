@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
+from outside import Quick, absent, refused, send
 from program import Program
 
-from stackctl.clients.smtp import Refused
 from stackctl.scenario import Context
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("B7")]
-Quick = Callable[..., tuple[str, str]]
-
-
-def send(mail: Context, to: str, name: str) -> None:
-    """A message from outside."""
-    mail.send(to, mail.message(mail.sender("smtp"), to, name), way="smtp")
-
-
-def refused(mail: Context, to: str) -> Refused:
-    with pytest.raises(Refused) as caught:
-        send(mail, to, "refused")
-    return caught.value
-
-
-def absent(mail: Context, who: str, store: str) -> bool:
-    """Whether nothing of this test is in a mailbox."""
-    return not any(mail.tag.encode() in one for one in mail.look(who, store))
 
 
 def test_the_same_name_in_two_domains_is_two_people_and_in_a_third_an_alias(mail: Context) -> None:

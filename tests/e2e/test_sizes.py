@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
+from outside import Quick
 from program import Program, docker, until
 
 from stackctl.clients.smtp import Refused
 from stackctl.scenario import Context
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("B8")]
-Quick = Callable[..., tuple[str, str]]
 LIMIT = 200 * 1024
 WAYS_IN = ("smtp", "submission", "submissions")
 
