@@ -11,6 +11,7 @@ from bench.figures import Figure, interleaved, median
 from bench.mail import Reader
 from bench.stacks import Bench, since
 from stackctl import command, compose, engine, images, render
+from stackctl.labels import LABEL
 from stackctl.model import Stack
 
 STOP = {"entrypoint": ["sleep", "infinity"], "pull_policy": "never"}
@@ -40,9 +41,9 @@ def _floor(bench: Bench, name: str, published: bool) -> Callable[[], float]:
     services = {}
     for service in render.services(stack):
         ports = [f"127.0.0.1::{service.backend.listeners[listener].port}" for listener in compose.listeners(stack, service)]
-        services[service.name] = {**STOP, "image": tags[service.backend.name], "labels": {compose.LABEL: name}, "ports": ports if published else []}
+        services[service.name] = {**STOP, "image": tags[service.backend.name], "labels": {LABEL: name}, "ports": ports if published else []}
     file = bench.folder / f"{name}.yaml"
-    file.write_text(json.dumps({"name": name, "services": services, "networks": {"default": {"labels": {compose.LABEL: name}}}}))
+    file.write_text(json.dumps({"name": name, "services": services, "networks": {"default": {"labels": {LABEL: name}}}}))
 
     def once() -> float:
         start = time.perf_counter()

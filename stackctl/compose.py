@@ -13,29 +13,12 @@ from typing import Any
 import yaml
 
 from stackctl.backends import resource
+from stackctl.labels import LABEL, NETWORK, PEER, SERVICE, config_volume, project_name, volume_name
 from stackctl.model import Stack
 from stackctl.render import CONFIG, Files, Service, routes
 
-LABEL = "org.stackctl.stack"
 STATIC = "org.stackctl.static"
-PEER = "org.stackctl.peer"  # of a network: the other stack that it is meant for
-NETWORK = "mail"  # by its name in the project
 Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
-
-
-def project_name(stack: str) -> str:
-    """What Compose calls the project of a stack."""
-    return f"stackctl-{stack}"
-
-
-def volume_name(stack: str, volume: str) -> str:
-    """What the engine calls a volume of a stack."""
-    return f"{project_name(stack)}_{volume}"
-
-
-def config_volume(service: str) -> str:
-    """The volume that holds a service's files."""
-    return f"config-{service}"
 
 
 def volumes(stack: Stack, services: tuple[Service, ...]) -> tuple[str, ...]:
@@ -100,7 +83,7 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
         "image": images[service.backend.name],
         "pull_policy": "never",
         "hostname": service.hostname,
-        "labels": {LABEL: stack.name, "org.stackctl.service": service.name, STATIC: static.hexdigest()[:16]},
+        "labels": {LABEL: stack.name, SERVICE: service.name, STATIC: static.hexdigest()[:16]},
         "networks": [NETWORK, *(link(peer) for peer in stack.peers if service.role == "mta")],
         "pids_limit": stack.limits.pids,
         "volumes": mounts,

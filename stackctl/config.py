@@ -15,6 +15,7 @@ from typing import Literal
 
 from stackctl import engine, load, preview, stack, standing, state
 from stackctl.errors import CheckFailed, UsageError
+from stackctl.steps import Report
 
 Words = Literal["config", "config-all", "config-defaults"]
 MASK = "***"
@@ -79,7 +80,7 @@ class _Source:
         return _STATIC.sub(rf"\1{MASK}", _HASH.sub(MASK, text))
 
 
-def show(service: str | None, words: Words = "config", path: Path | None = None, name: str | None = None, report: stack.Report = lambda _: None) -> tuple[Shown, ...]:
+def show(service: str | None, words: Words = "config", path: Path | None = None, name: str | None = None, report: Report = lambda _: None) -> tuple[Shown, ...]:
     """What the server of a service, or each server, says of its configuration.
 
     Raises UsageError for an unknown service, BadStack, EngineError, and CheckFailed where a server cannot read its files.
@@ -95,7 +96,7 @@ def show(service: str | None, words: Words = "config", path: Path | None = None,
         return tuple(pool.map(one, chosen))
 
 
-def differences(service: str | None, path: Path | None = None, name: str | None = None, report: stack.Report = lambda _: None) -> tuple[Difference, ...]:
+def differences(service: str | None, path: Path | None = None, name: str | None = None, report: Report = lambda _: None) -> tuple[Difference, ...]:
     """Every setting of a service, or of all, whose value is not the server's default. Raises what `show` raises."""
     source = _source(path, name, report)
     chosen = _chosen(source, service)
@@ -108,7 +109,7 @@ def differences(service: str | None, path: Path | None = None, name: str | None 
         return tuple(row for rows in pool.map(one, chosen) for row in rows)
 
 
-def _source(path: Path | None, name: str | None, report: stack.Report) -> _Source:
+def _source(path: Path | None, name: str | None, report: Report) -> _Source:
     where, _ = standing.source(path)
     known = state.load(name or standing.known_by(where) or load.load(path).stack.name)
     running = {one.service: one.id for one in engine.containers(known.name) if one.running} if known.containers else {}

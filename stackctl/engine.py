@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import tarfile
 import threading
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackctl import command
-from stackctl.compose import LABEL, PEER, config_volume, project_name, volume_name
 from stackctl.errors import EngineError
-from stackctl.render import CONFIG, Files
+from stackctl.labels import LABEL, PEER, SERVICE, config_volume, project_name, volume_name
 
 if TYPE_CHECKING:
     import docker
+
+    from stackctl.render import Files
 
 _HELPER = "/config"
 _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up"
@@ -33,6 +35,7 @@ _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` se
 _PAST = 3600.0
 _TRIES = 5  # of a pause
 _PLUGINS = ("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
+_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,6 +54,14 @@ class Container:
     def running(self) -> bool:
         """Whether its server can answer."""
         return self.state == "running"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the engine has of a stack, as `containers` and `existing_volumes` tell it."""
+
+    containers: tuple[Container, ...]
+    volumes: tuple[str, ...]
 
 
 @cache
@@ -103,27 +114,27 @@ def containers(stack: str | None = None) -> tuple[Container, ...]:
     with _translated():
         rows = client().api.containers(all=True, filters={"label": [f"{LABEL}={stack}" if stack else LABEL]})
     return tuple(
-        Container(row["Id"], row["Labels"]["org.stackctl.service"], row["State"], row["Status"], row["Image"], row["Labels"])
+        Container(row["Id"], row["Labels"][SERVICE], row["State"], row["Status"], row["Image"], row["Labels"])
         for row in rows
-        if "org.stackctl.service" in row["Labels"]
+        if SERVICE in row["Labels"]
     )
 
 
-def look(stack: str) -> tuple[tuple[Container, ...], tuple[str, ...]]:
-    """The containers and the volumes of a stack, as `containers` and `existing_volumes` give them.
+def look(stack: str) -> Found:
+    """What there is of a stack. Raises EngineError when no engine answers.
 
     It asks the engine's own program: that takes 30 ms on another processor, while the client library takes 100 ms of this process to load.
     """
     ours = ["--filter", f"label={LABEL}={stack}"]
-    columns = ["{{.ID}}", '{{.Label "org.stackctl.service"}}', "{{.State}}", "{{.Status}}", "{{.Image}}"]
+    columns = ["{{.ID}}", f'{{{{.Label "{SERVICE}"}}}}', "{{.State}}", "{{.Status}}", "{{.Image}}"]
     with ThreadPoolExecutor(2) as pool:
         volumes = pool.submit(command.run, ["docker", "volume", "ls", *ours, "--format", "{{.Name}}"], check=False)
         listed = command.run(["docker", "ps", "--all", "--no-trunc", *ours, "--format", "\t".join(columns)], check=False)
     if failed := next((done for done in (listed, volumes.result()) if done.status != 0), None):
         raise EngineError(f"no container engine answers: {failed.last_words}", _NO_ENGINE)
     rows = [line.split("\t") for line in listed.text.splitlines()]
-    here = tuple(Container(id_, service, now, status, image, {LABEL: stack, "org.stackctl.service": service}) for id_, service, now, status, image in rows if service)
-    return here, tuple(volumes.result().text.splitlines())
+    here = tuple(Container(id_, service, now, status, image, {LABEL: stack, SERVICE: service}) for id_, service, now, status, image in rows if service)
+    return Found(here, tuple(volumes.result().text.splitlines()))
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -173,8 +184,7 @@ def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
 
 def wanted_by(peer: str) -> tuple[str, ...]:
     """The stacks that made a network to reach this one."""
-    with _translated():
-        return tuple(row["Labels"][LABEL] for row in client().api.networks(filters={"label": f"{PEER}={peer}"}))
+    return tuple(command.run(["docker", "network", "ls", "--filter", f"label={PEER}={peer}", "--format", f'{{{{.Label "{LABEL}"}}}}']).text.splitlines())
 
 
 def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
@@ -277,6 +287,32 @@ def compose(
     return command.run([*_compose_program(), "-p", project_name(stack), *where, *arguments], check=check, env={"COMPOSE_IGNORE_ORPHANS": "0"}, on_line=on_line)
 
 
+def start(stack: str, file: Path, started: Mapping[str, threading.Event], ports: Mapping[str, int]) -> None:
+    """Has Compose start what a project's file names and what is not running; `started` tells of each service as soon as it runs.
+
+    Raises EngineError, which names the listener ("dovecot.imaps") in `ports` whose port was taken.
+    """
+
+    def heard(line: str) -> None:  # "Container stackctl-demo-mta-1  Started"
+        match line.split():
+            case ["Container", name, "Started" | "Running", *_]:
+                service = name.removeprefix(f"{project_name(stack)}-").rpartition("-")[0]
+                started[service].set() if service in started else None
+
+    done = compose(["up", "-d", "--remove-orphans", "--no-build", "-t", "5"], stack, file, check=False, on_line=heard)
+    if done.status != 0:
+        raise _compose_error(done.last_words, ports)
+
+
+def _compose_error(words: str, ports: Mapping[str, int]) -> EngineError:
+    if _TAKEN.search(words):
+        named = next((f"{key} ({port})" for key, port in ports.items() if re.search(rf":{port}\b", words)), "a port")
+        return EngineError(f"{named} was taken by another program just now:\n{words}", "run `stackctl up` again: a free port is chosen")
+    if "no space left" in words:
+        return EngineError(f"the engine's disk is full:\n{words}", "`docker system df` shows what takes it, `stackctl prune` removes what stackctl left")
+    return EngineError(f"docker compose up failed:\n{words}", "`stackctl doctor` checks the engine")
+
+
 @cache
 def _compose_program() -> tuple[str, ...]:
     """Compose itself where it is in one of the places for plugins of the client, which would only look for it: 40 ms; else by way of the client."""
@@ -324,10 +360,10 @@ def labelled() -> dict[str, list[str]]:
     return found
 
 
-def fetch(container: str) -> dict[str, bytes]:
-    """The configuration files of a container, by their path below /etc/stackctl."""
+def fetch(container: str, folder: str) -> dict[str, bytes]:
+    """The files in a folder of a container, by their path below it."""
     with _translated():
-        chunks, _ = client().api.get_archive(container, CONFIG)
+        chunks, _ = client().api.get_archive(container, folder)
         data = b"".join(chunks)
     found = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:

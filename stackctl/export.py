@@ -14,6 +14,7 @@ import yaml
 
 from stackctl import compose, stack, state
 from stackctl.backends import resource
+from stackctl.labels import LABEL, config_volume
 from stackctl.render import Files
 
 
@@ -28,8 +29,8 @@ def write(path: Path | None, name: str | None, output: Path) -> None:
         "user": "0:0",
         "entrypoint": ["sh", "-euc", "\n".join(line for service in plan.services for line in _script(service.name, plan.files[service.name]))],
         "configs": [{"source": _key(service.name, file), "target": f"/in/{service.name}/{file}"} for service in plan.services for file in plan.files[service.name]],
-        "volumes": [f"{compose.config_volume(service.name)}:/out/{service.name}" for service in plan.services],
-        "labels": {compose.LABEL: plan.stack.name},
+        "volumes": [f"{config_volume(service.name)}:/out/{service.name}" for service in plan.services],
+        "labels": {LABEL: plan.stack.name},
     }
     for service in project["services"].values():
         extended = service.pop("extends")

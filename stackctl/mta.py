@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stackctl import backends, engine, stack, state
-from stackctl.clients.where import open_listeners
+from stackctl.clients.where import Where, open_listeners
 from stackctl.errors import CheckFailed, EngineError, TimedOut, UsageError
 
 MTA = "mta"
@@ -108,7 +108,7 @@ def start(known: state.State) -> bool:
         deadline = time.monotonic() + _READY_WITHIN
         listeners = backends.all_backends()[known.endpoints[MTA]["backend"]].listeners
         for name in open_listeners(known.endpoints[MTA]):
-            probe(stack.where(known.endpoints, MTA, name), listeners[name].protocol, deadline, lambda: engine.last_words(one.id), f"{MTA} {name}")
+            probe(Where.of(known.endpoints, MTA, name), listeners[name].protocol, deadline, lambda: engine.last_words(one.id), f"{MTA} {name}")
         return not one.running
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stackctl import ca, engine, images, load, peers, render, state
 from stackctl.render import Files, Secrets, Service
-from stackctl.stack import Plan, Report, checked, effective
+from stackctl.stack import Plan, checked, effective
+from stackctl.steps import Report
 
 MASKED = "$2b$04$" + "." * 53  # stands for every password hash where files are shown
 
@@ -40,7 +41,7 @@ def differences(path: Path | None, name: str | None = None) -> dict[str, str]:
     known = state.load(plan.stack.name)
     found = {}
     for service in plan.services:
-        running = engine.fetch(known.containers[service.name]) if service.name in known.containers else {}
+        running = engine.fetch(known.containers[service.name], render.CONFIG) if service.name in known.containers else {}
         for file, new in sorted(plan.files[service.name].items()):
             before = re.sub(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", MASKED, running.get(file, b"").decode())
             lines = difflib.unified_diff(before.splitlines(True), new.content.decode().splitlines(True), f"running/{file}", f"stack.yaml/{file}")

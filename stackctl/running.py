@@ -103,7 +103,7 @@ def down(name: str, volumes: bool = False) -> tuple[str, ...]:
         if volumes:
             state.forget(name)
         elif (known := _readable(name)) and known.containers:
-            known.containers, known.compose_digest, known.fingerprint = {}, "", ""
+            known.containers = {}
             state.save(known)
         return removed
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-from stackctl import corpus, stack
+from stackctl import corpus
 from stackctl.clients.imap import Imap
 from stackctl.clients.pop3 import Pop3
 from stackctl.clients.smtp import Smtp
@@ -229,7 +229,7 @@ class Context:
         part = self.endpoints["mta"] if service == "mta" else self.endpoints["stores"][service]
         if not part.get(listener):
             raise Skipped(f"{service} has no open listener {listener}")
-        return replace(stack.where(self.endpoints, service, listener), **changes)
+        return replace(Where.of(self.endpoints, service, listener), **changes)
 
     def smtp(self, way: str | None = None, login: str | None = None, **changes: Any) -> Smtp:
         """A session by a way in (the case's), logged in where `login` names an address."""

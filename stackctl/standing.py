@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stackctl import __version__, command, state
 from stackctl.errors import UsageError
+from stackctl.labels import LABEL
 
 DEFAULT_FILE = Path("stack.yaml")
 DEFAULT_NAME = "demo"
@@ -59,14 +60,14 @@ def known_by(path: str) -> str | None:
     return None
 
 
-def stands(path: Path | None, name: str | None) -> state.State | None:
-    """The state of the stack if nothing of it changed, its certificate is good and all its containers run; else None."""
+def unchanged(path: Path | None, name: str | None) -> state.State | None:
+    """The state of the stack as it was last brought up, if nothing that it is made from changed and its certificate is good; else None."""
     where, content = source(path)
     known = name or known_by(where)
     if known is None:
         return None
     found = state.load(known)
-    if not found.containers or found.source != where or found.fingerprint != fingerprint(content, name):
+    if found.source != where or found.fingerprint != fingerprint(content, name):
         return None
     start, end = found.certificate
     if not start <= time.time() < end - RENEW_BEFORE:
@@ -75,6 +76,12 @@ def stands(path: Path | None, name: str | None) -> state.State | None:
         stat = Path(watched).stat() if Path(watched).exists() else None
         if stat is None or [stat.st_mtime_ns, stat.st_size] != stamp:
             return None
-    done = command.run(["docker", "ps", "--no-trunc", "--filter", f"label=org.stackctl.stack={known}", "--format", "{{.ID}} {{.State}}"], check=False)
-    running = {line.split()[0] for line in done.text.splitlines() if line.endswith(" running")}
-    return found if set(found.containers.values()) <= running else None
+    return found
+
+
+def stands(found: state.State) -> bool:
+    """Whether every container of the stack runs."""
+    if not found.containers:
+        return False
+    done = command.run(["docker", "ps", "--no-trunc", "--filter", f"label={LABEL}={found.name}", "--format", "{{.ID}} {{.State}}"], check=False)
+    return set(found.containers.values()) <= {line.split()[0] for line in done.text.splitlines() if line.endswith(" running")}

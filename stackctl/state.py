@@ -13,7 +13,7 @@ import secrets
 import shutil
 import string
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class State:
     domains: dict[str, str | None] = field(default_factory=dict)  # domains added while it ran: name -> who gets the mail for its unknown addresses
     domains_deleted: list[str] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
+    protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`
     pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds
     compose_digest: str = ""
     images: dict[str, str] = field(default_factory=dict)  # backend -> the image that its containers were started from
@@ -63,6 +64,11 @@ class State:
         if known is None or (password is not None and known.password != password):
             known = self.credentials[address] = new_credential(password)
         return known
+
+
+def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
+    """What the endpoints say of each service, the MTA first."""
+    return {"mta": endpoints["mta"], **endpoints["stores"]} if endpoints else {}
 
 
 def new_credential(password: str | None = None) -> Credential:

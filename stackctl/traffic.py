@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from stackctl import command
-from stackctl.compose import LABEL
 from stackctl.errors import EngineError, UsageError
+from stackctl.labels import LABEL
 from stackctl.logbook import Event, Line, Rules
 from stackctl.state import State
 

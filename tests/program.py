@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackctl import compose
-
-LABEL = compose.LABEL
+from stackctl.labels import LABEL
 
 
 @dataclass(frozen=True)

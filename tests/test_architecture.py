@@ -15,16 +15,16 @@ from stackctl.backends import all_backends
 PACKAGE = Path(__file__).parents[1] / "stackctl"
 # A module imports from layers above its own, or from its own where that makes no ring. A new module gets its place here.
 LAYERS = (
-    ("", "errors", "resource"),
+    ("", "errors", "resource", "labels"),
     ("model", "problems", "logformat"),
-    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus"),
+    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports"),
     ("trust", "doctor", "schema", "validate", "known", "crosschecks", "load", "foreign", "conversion", "render", "images"),
     ("compose",),
     ("engine",),
     ("state",),
-    ("standing", "peers", "logbook"),
-    ("trace",),
-    ("stack",),
+    ("standing", "peers", "logbook", "steps"),
+    ("trace", "start"),
+    ("stack", "again"),
     ("running", "export", "preview", "filters", "traffic", "mta", "queue"),
     ("config",),
     ("scenario",),
@@ -37,7 +37,7 @@ LAYERS = (
 LINES = 600
 # Who may open a socket besides clients/, and why.
 SOCKETS = {
-    "stack": "asks the kernel for free ports, by binding to them",
+    "ports": "asks the kernel for free ports, by binding to them",
     "ca": "reads this machine's name for the CA's subject; opens none",
 }
 # Server names in code: the defaults of the model are what the built-in stack is made of.

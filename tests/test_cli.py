@@ -23,12 +23,12 @@ import typer
 import yaml
 from program import Program, containers, docker, ended, interrupt, left, tokens, until
 
-from stackctl import stack
 from stackctl.cli.app import app, run
 from stackctl.clients.imap import Imap
 from stackctl.clients.pop3 import Pop3
 from stackctl.clients.smtp import Refused, Smtp
 from stackctl.clients.transcript import AuthRefused
+from stackctl.clients.where import Where
 
 NAME = f"cli{os.getpid()}"
 FILE = f"""\
@@ -556,13 +556,13 @@ def can_log_in(found: dict[str, Any], address: str, password: str) -> set[str]:
     good = set()
     for store in found["stores"]:
         for listener, session in (("imaps", Imap), ("pop3s", Pop3)):
-            with session(stack.where(found, store, listener)) as client:
+            with session(Where.of(found, store, listener)) as client:
                 try:
                     client.login(address, password)
                     good.add(f"{store} {listener}")
                 except AuthRefused:
                     pass
-    with Smtp(stack.where(found, "mta", "submission")) as smtp:
+    with Smtp(Where.of(found, "mta", "submission")) as smtp:
         try:
             smtp.login(address, password)
             good.add("mta")
@@ -578,7 +578,7 @@ EVERYWHERE = {"mta", *(f"{store} {listener}" for store in STORES for listener in
 def test_a_user_is_added_changed_and_deleted_live(here: Program) -> None:
     found, before = endpoints(here), sorted(containers(NAME))
     who = "carol@example.test"
-    with Smtp(stack.where(found, "mta", "smtp")) as smtp, pytest.raises(Refused, match="550"):
+    with Smtp(Where.of(found, "mta", "smtp")) as smtp, pytest.raises(Refused, match="550"):
         smtp.send(ALICE, [who], b"\r\n")
 
     assert here("user", "add", "Carol@example.test", "--password-stdin", "--json", stdin=b"first one\n").json == {"address": who, "done": "added", "password": None}
@@ -668,12 +668,12 @@ def test_a_changed_file_is_shown_and_applied_live(here: Program) -> None:
         assert [step["detail"] for step in steps if step["what"] == "mta takes new files"] == ["main.cf"]
         assert sorted(containers(NAME)) == before
         assert "nothing would change" in here("render", "--diff").out
-        with Smtp(stack.where(endpoints(here), "mta", "smtp")) as smtp:
+        with Smtp(Where.of(endpoints(here), "mta", "smtp")) as smtp:
             assert smtp.extensions["size"] == "2097152"
     finally:
         path.write_text(FILE)
         here("up")
-    with Smtp(stack.where(endpoints(here), "mta", "smtp")) as smtp:
+    with Smtp(Where.of(endpoints(here), "mta", "smtp")) as smtp:
         assert smtp.extensions["size"] == "52428800"
     assert sorted(containers(NAME)) == before
 
@@ -681,7 +681,7 @@ def test_a_changed_file_is_shown_and_applied_live(here: Program) -> None:
 @pytest.mark.e2e
 def test_a_paused_stack_keeps_its_connections(here: Program) -> None:
     found = endpoints(here)
-    with Imap(stack.where(found, "courier", "imaps")) as imap:
+    with Imap(Where.of(found, "courier", "imaps")) as imap:
         imap.login(ALICE, tokens(found)[ALICE])
         assert here("pause", "--json").json == {"name": NAME, "state": "paused"}
         try:

@@ -21,9 +21,10 @@ import pytest
 from cryptography import x509
 from program import Program, containers, docker, ended, interrupt, left, tokens, until
 
-from stackctl import backends, ca, certificate, stack
+from stackctl import backends, ca, certificate
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
+from stackctl.clients.where import Where
 from stackctl.errors import StackctlError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("A8")]
@@ -311,7 +312,7 @@ def test_an_interrupt_of_a_change_leaves_the_stack_running(here: Program) -> Non
     assert ran.code in (0, 130)
     assert sorted(containers(NAME)) == before
     here("up")
-    with Smtp(stack.where(endpoints(here), "mta", "smtp")) as smtp:
+    with Smtp(Where.of(endpoints(here), "mta", "smtp")) as smtp:
         assert smtp.extensions["size"] == str(1024**2)
 
 
@@ -499,7 +500,7 @@ class _Sender(threading.Thread):
         todo = list(reversed(self.subjects))
         while todo and time.monotonic() < self.deadline:
             try:
-                with Smtp(stack.where(self.found, "mta", self.via), timeout=20) as smtp:
+                with Smtp(Where.of(self.found, "mta", self.via), timeout=20) as smtp:
                     if self.via != "smtp":
                         smtp.login(self.address, tokens(self.found)[""])
                     while todo:
@@ -536,7 +537,7 @@ def test_no_message_that_was_accepted_is_lost_when_containers_are_killed(standin
     assert sum(sender.failed for sender in senders) > 0, "nobody noticed that the MTA was killed"
     sent = {subject for sender in senders for subject in sender.answered}
     for store in found["stores"]:
-        with Imap(stack.where(found, store, "imaps")) as imap:
+        with Imap(Where.of(found, store, "imaps")) as imap:
             imap.login(address, tokens(found)[""])
 
             def missing(imap: Imap = imap) -> set[str]:

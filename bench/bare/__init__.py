@@ -22,8 +22,8 @@ import yaml
 from bench.stacks import Bench
 from stackctl import ca, engine, images
 from stackctl.backends import Backend, all_backends
-from stackctl.compose import LABEL, volume_name
 from stackctl.errors import EngineError
+from stackctl.labels import LABEL, volume_name
 from stackctl.model import Debian
 
 HERE = Path(__file__).resolve().parent

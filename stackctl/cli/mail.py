@@ -11,6 +11,7 @@ import typer
 
 from stackctl.cli import show
 from stackctl.cli.options import File, Json, Name
+from stackctl.clients.where import Where
 from stackctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def send(
 
     Example: stackctl send --to alice@example.test --subject hello --body "It works."
     """
-    from stackctl import running, stack
+    from stackctl import running
     from stackctl.clients.message import compose
     from stackctl.clients.smtp import Smtp
 
@@ -66,7 +67,7 @@ def send(
         text = body if body is not None else ("" if sys.stdin.isatty() else sys.stdin.read())
         message = compose(author, to or [], cc or [], subject, text, attach or [])
     start = time.monotonic()
-    with Smtp(stack.where(known.endpoints, "mta", WAYS[via])) as smtp:
+    with Smtp(Where.of(known.endpoints, "mta", WAYS[via])) as smtp:
         if via != "smtp":
             smtp.login(author, running.password_of(known, author))
         utf8 = "smtputf8" in smtp.extensions and not (message.partition(b"\r\n\r\n")[0] + "".join(recipients).encode()).isascii()
@@ -84,11 +85,11 @@ def send(
 
 
 def _open(known: State, address: str, store: str | None) -> Imap:
-    from stackctl import running, stack
+    from stackctl import running
     from stackctl.clients.imap import Imap
 
     chosen = store or next(iter(known.endpoints["stores"]))
-    session = Imap(stack.where(known.endpoints, chosen, "imaps"))
+    session = Imap(Where.of(known.endpoints, chosen, "imaps"))
     session.login(address.lower(), running.password_of(known, address))
     return session
 
@@ -197,7 +198,7 @@ def talk(
     """
     from dataclasses import replace
 
-    from stackctl import running, stack
+    from stackctl import running
     from stackctl.clients.talk import talk as conversation
 
     known = running.named(name, file)
@@ -205,7 +206,7 @@ def talk(
     if protocol not in listeners:
         raise UsageError(f"{protocol} is not spoken here", f"it is one of {', '.join(listeners)}")
     service = "mta" if protocol in ("smtp", "submission") else store or next(iter(known.endpoints["stores"]))
-    where = stack.where(known.endpoints, service, listeners[protocol])
+    where = Where.of(known.endpoints, service, listeners[protocol])
     if not tls:
         where = replace(where, tls="none")
     who = (user or known.endpoints["accounts"][0]["address"]).lower()

@@ -12,9 +12,10 @@ import typer
 from stackctl.cli import show
 from stackctl.cli.options import File, Json, Name
 from stackctl.errors import CheckFailed, UsageError
+from stackctl.labels import LABEL
 
 if TYPE_CHECKING:
-    from stackctl.stack import Up
+    from stackctl.steps import Up
 
 SERVICE = "SERVICE: mta or the name of a store."
 
@@ -42,16 +43,21 @@ def up(
     from stackctl import standing
 
     start = time.monotonic()
-    if not fresh and (found := standing.stands(file, name)):
+    found = None if fresh else standing.unchanged(file, name)
+    if found and standing.stands(found):
         if json:
             show.as_json({"name": found.name, "changed": False, "seconds": round(time.monotonic() - start, 3), "steps": []})
         else:
             show.line(f"{found.name} is up and unchanged. `stackctl endpoints` shows where everything is.")
         return
-    from stackctl import running, stack
+    from stackctl import again
 
     with show.progress(quiet=json) as report:
-        done = stack.up(file, name, fresh, report)
+        done = again.up(found, report) if found else None
+        if not done:
+            from stackctl import stack
+
+            done = stack.up(file, name, fresh, report)
     seconds = time.monotonic() - start
     if json:
         steps = [{"what": step.what, "detail": step.detail, "seconds": round(step.seconds, 3)} for step in done.steps]
@@ -59,7 +65,7 @@ def up(
         return
     _what_happened(done, seconds)
     show.line()
-    show.settings(running.endpoints(done.state))
+    show.settings(done.state.endpoints)
     show.line()
     show.line("Passwords: `stackctl endpoints --secrets`. Try `stackctl send --to alice@example.test --subject hello`, `stackctl inbox alice@example.test`.")
 
@@ -284,7 +290,7 @@ def list_stacks(name: Name = None, json: Json = False) -> None:
 
     here: dict[str, dict[str, str]] = {}
     for one in engine.containers():
-        here.setdefault(one.labels["org.stackctl.stack"], {})[one.service] = one.state
+        here.setdefault(one.labels[LABEL], {})[one.service] = one.state
     rows: list[dict[str, Any]] = []
     for stack in sorted({*here, *state.names()}):
         if name in (None, stack):
@@ -316,7 +322,7 @@ def prune(
     """
     from stackctl import engine, running, state
 
-    alive = {one.labels["org.stackctl.stack"] for one in engine.containers() if one.state in ("running", "paused")}
+    alive = {one.labels[LABEL] for one in engine.containers() if one.state in ("running", "paused")}
     found = {stack: what for stack, what in engine.labelled().items() if stack not in alive and name in (None, stack)}
     for stack in state.names():
         if stack not in alive and name in (None, stack):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stackctl.errors import UsageError
+
 Tls = Literal["implicit", "starttls", "none"]
 IMPLICIT = ("submissions", "imaps", "pop3s")  # inside TLS from the first octet (RFC 8314); the others have STARTTLS or STLS
 
@@ -26,6 +28,17 @@ class Where:
     tls: Tls
     name: str
     ca: Path | None
+
+    @classmethod
+    def of(cls, endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
+        """A listener of a stack. Raises UsageError when the stack has none of that name."""
+        part = endpoints["mta"] if service == "mta" else endpoints["stores"].get(service)
+        if part is None:
+            raise UsageError(f"the stack {endpoints['name']} has no store {service}", f"it has {', '.join(endpoints['stores'])}")
+        if not part.get(listener):
+            raise UsageError(f"{service} has no open listener {listener}", f"it has {', '.join(open_listeners(part))}")
+        host, port = part[listener]
+        return cls(host, port, "implicit" if listener in IMPLICIT else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

@@ -22,6 +22,7 @@ from conftest import NAME
 from stackctl import engine, report, running, scenarios, stack
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
+from stackctl.clients.where import Where
 from stackctl.errors import StackctlError
 
 pytestmark = pytest.mark.e2e
@@ -137,12 +138,12 @@ class Ways:
     def send(self, subject: str, to: str = ALICE, sender: str = "writer@example.net", more: str = "", body: str = "Hello.\n") -> str:
         message_id = f"<{os.urandom(8).hex()}@example.net>"
         text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nMessage-ID: {message_id}\n{more}\n{body}"
-        with Smtp(stack.where(self.endpoints, "mta", "smtp")) as smtp:
+        with Smtp(Where.of(self.endpoints, "mta", "smtp")) as smtp:
             smtp.send(sender, [to], text.replace("\n", "\r\n").encode())
         return message_id
 
     def imap(self, store: str, who: str = ALICE) -> Imap:
-        imap = Imap(stack.where(self.endpoints, store, "imaps"))
+        imap = Imap(Where.of(self.endpoints, store, "imaps"))
         imap.login(who, self.password(who))
         return imap
 
@@ -229,13 +230,13 @@ def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(ways: Ways) -> None
     faults: list[str] = []
 
     def write(number: int) -> None:
-        with Smtp(stack.where(ways.endpoints, "mta", "smtp")) as smtp:
+        with Smtp(Where.of(ways.endpoints, "mta", "smtp")) as smtp:
             for index in range(each):
                 text = f"From: w{number}@example.net\r\nTo: {who}\r\nSubject: load {number}.{index}\r\n\r\n" + f"{number}.{index}\r\n" * 50
                 smtp.send(f"w{number}@example.net", [who], text.encode())
 
     def read() -> None:
-        with Imap(stack.where(ways.endpoints, "mbox", "imaps")) as imap:
+        with Imap(Where.of(ways.endpoints, "mbox", "imaps")) as imap:
             imap.login(who, password)
             while not over.is_set():
                 imap.library.select_folder("INBOX")
@@ -250,7 +251,7 @@ def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(ways: Ways) -> None
         thread.start()
     for thread in writers:
         thread.join()
-    with Imap(stack.where(ways.endpoints, "mbox", "imaps")) as imap:
+    with Imap(Where.of(ways.endpoints, "mbox", "imaps")) as imap:
         imap.login(who, password)
         deadline = time.monotonic() + 90
         while imap.library.select_folder("INBOX")[b"EXISTS"] < 4 * each and time.monotonic() < deadline:
@@ -364,7 +365,7 @@ class TestSieve:
         sender = f"caller-{store}@inbox.example.test"
         for _ in range(2):
             ways.arrives(store, ways.send("are you there", sender=sender, more=""))
-        with Imap(stack.where(ways.endpoints, "maildir", "imaps")) as imap:
+        with Imap(Where.of(ways.endpoints, "maildir", "imaps")) as imap:
             imap.login(sender, ways.endpoints["disposable"]["password"])
             imap.wait(subject="I am away", timeout=30)
 

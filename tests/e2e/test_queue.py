@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from program import Program, containers, docker, ended, tokens, until
 
-from stackctl import stack
 from stackctl.cli.app import run
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
+from stackctl.clients.where import Where
 from stackctl.errors import StackctlError
 
 pytestmark = [pytest.mark.e2e]
@@ -90,14 +90,14 @@ def everything_runs_again(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def send(found: dict[str, Any], address: str, *subjects: str, sender: str = "joe@foreign.example") -> None:
-    with Smtp(stack.where(found, "mta", "smtp")) as smtp:
+    with Smtp(Where.of(found, "mta", "smtp")) as smtp:
         for subject in subjects:
             smtp.send(sender, [address], f"Subject: {subject}\r\n\r\nText.\r\n".encode())
 
 
 def arrived(found: dict[str, Any], address: str, store: str) -> Counter[str]:
     """How often each subject is in a mailbox."""
-    with Imap(stack.where(found, store, "imaps")) as imap:
+    with Imap(Where.of(found, store, "imaps")) as imap:
         imap.login(address, tokens(found).get(address) or tokens(found)[""])
         imap.select(readonly=True)
         return Counter(one.subject for one in imap.summaries(imap.uids()))
@@ -211,7 +211,7 @@ class Sender(threading.Thread):
         number = 0
         while not self.over.is_set():
             try:
-                with Smtp(stack.where(self.found, "mta", "smtp"), timeout=20) as smtp:
+                with Smtp(Where.of(self.found, "mta", "smtp"), timeout=20) as smtp:
                     while not self.over.is_set():
                         number += 1
                         smtp.send("joe@foreign.example", [self.address], f"Subject: m{number}\r\n\r\nText.\r\n".encode())

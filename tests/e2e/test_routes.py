@@ -19,6 +19,7 @@ from program import docker, left, until
 from stackctl import engine, peers, running, stack, state
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Refused, Smtp
+from stackctl.clients.where import Where
 from stackctl.errors import BadStack, UsageError
 from stackctl.load import parse
 
@@ -46,7 +47,7 @@ class Joined:
         self.mta = up.state.containers["mta"]
 
     def send(self, sender: str, to: str, subject: str, via: str = "submission", login: str | None = None) -> None:
-        with Smtp(stack.where(self.endpoints, "mta", via)) as smtp:
+        with Smtp(Where.of(self.endpoints, "mta", via)) as smtp:
             if login:
                 smtp.login(login, self.password(login))
             smtp.send(sender, [to], f"From: {sender}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nhello\r\n".encode())
@@ -56,13 +57,13 @@ class Joined:
         return str(next(account["password"] for account in accounts if account["address"] == who))
 
     def message(self, who: str, subject: str, within: float = WITHIN) -> Message:
-        with Imap(stack.where(self.endpoints, "dovecot", "imaps")) as imap:
+        with Imap(Where.of(self.endpoints, "dovecot", "imaps")) as imap:
             imap.login(who, self.password(who))
             (found, *_) = imap.wait(subject=f"^{subject}$", timeout=within)
             return message_from_bytes(imap.fetch(found.uid))
 
     def has(self, who: str, subject: str) -> bool:
-        with Imap(stack.where(self.endpoints, "dovecot", "imaps")) as imap:
+        with Imap(Where.of(self.endpoints, "dovecot", "imaps")) as imap:
             imap.login(who, self.password(who))
             imap.select()
             return any(one.subject == subject for one in imap.summaries(imap.uids()))

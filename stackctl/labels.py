@@ -1,0 +1,21 @@
+"""What the engine calls the parts of a stack, and the labels by which they are found. It asks the engine nothing."""
+
+LABEL = "org.stackctl.stack"
+SERVICE = "org.stackctl.service"
+PEER = "org.stackctl.peer"  # of a network: the other stack that it is meant for
+NETWORK = "mail"  # by its name in the project
+
+
+def project_name(stack: str) -> str:
+    """What Compose calls the project of a stack."""
+    return f"stackctl-{stack}"
+
+
+def volume_name(stack: str, volume: str) -> str:
+    """What the engine calls a volume of a stack."""
+    return f"{project_name(stack)}_{volume}"
+
+
+def config_volume(service: str) -> str:
+    """The volume that holds a service's files, by its name in the project."""
+    return f"config-{service}"
