@@ -20,9 +20,13 @@ def main() -> None:
     for sign in (signal.SIGTERM, signal.SIGHUP):  # a CI runner that gives up, a terminal that closes: as Ctrl-C
         if signal.getsignal(sign) is signal.SIG_DFL:  # nohup has SIGHUP ignored, and so it stays
             signal.signal(sign, signal.default_int_handler)
-    from stackctl.cli.app import run
+    try:
+        from stackctl.cli.app import run
 
-    code = run(sys.argv[1:])
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before `run` could take it
+        print("\nstackctl: interrupted", file=sys.stderr)
+        code = 130
     with contextlib.suppress(OSError, ValueError):  # a closed pipe
         sys.stdout.flush()
         sys.stderr.flush()

@@ -48,6 +48,23 @@ def address(value: str) -> str:
     return f"{local}@{domain(host)}"
 
 
+def mailbox(value: str) -> str:
+    """An address as `address` gives it that can have a mailbox; ValueError when it is none, or when a server would not take it for one."""
+    found = address(value)
+    why = (
+        "must not hold '/': it is the name of a folder in a store"
+        if "/" in found
+        else f"must not begin with '{found[0]}': MTAs refuse such a recipient, which a program could take for an option"
+        if found[0] == "-"
+        else f"must not begin with '{found[0]}': a line of a file of accounts that does so is a comment"
+        if found[0] == "#"
+        else ""
+    )
+    if why:
+        raise ValueError(f"'{found.rpartition('@')[0]}' in '{value}' {why}")
+    return found
+
+
 def alias_name(value: str) -> str:
     """A name without a domain, in lower case; ValueError when it is none."""
     if not _ALIAS_NAME.fullmatch(value.lower()):
@@ -125,6 +142,7 @@ def native(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 Domain = Annotated[str, AfterValidator(domain)]
 Host = Annotated[str, AfterValidator(host_name)]
 Address = Annotated[str, AfterValidator(address)]
+Mailbox = Annotated[str, AfterValidator(mailbox)]
 Name = Annotated[str, AfterValidator(name)]
 AliasName = Annotated[str, AfterValidator(alias_name)]
 AliasTarget = Annotated[str, AfterValidator(alias_target)]
@@ -198,7 +216,7 @@ class Quota(Frozen):
 class User(Frozen):
     """A person with a mailbox in every store."""
 
-    address: Address = Field(description="The mail address, which is the login name too.")
+    address: Mailbox = Field(description="The mail address, which is the login name too.")
     password: Text | None = Field(
         None, min_length=1, max_length=256, repr=False, description="The password in clear; one is generated unless this or password_file is given."
     )
@@ -308,7 +326,7 @@ class Stack(Frozen):
         "mailer-daemon, postmaster and root lead on to the catch-all mailbox unless given.",
     )
     filters: CommonFilters = Field(default_factory=lambda: CommonFilters(), description="What becomes of everybody's mail on its way into the mailbox.")
-    catch_all: Address | None = Field(None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given.")
+    catch_all: Mailbox | None = Field(None, description="Whose mailbox takes mail for foreign domains; `catch-all@` the main domain, made for it, unless given.")
     domain_catch_all: dict[Domain, Address] = Field(
         default_factory=dict, description="Who gets the mail for unknown addresses of a domain, which are refused otherwise: `example.org: alice@example.test`."
     )

@@ -12,7 +12,7 @@ from typing import Any
 from stackctl import addresses, engine, load, render, stack, standing, state
 from stackctl.clients.where import open_listeners
 from stackctl.errors import StackctlError, UsageError
-from stackctl.model import Stack, address, alias_name, alias_target, domain
+from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
 from stackctl.problems import Report, shown
 
 
@@ -121,7 +121,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
     Raises UsageError for an address that is none, is there already, or is in a domain that the stack does not serve.
     """
     with _changing(known) as change:
-        who = _valid(who)
+        who = _valid(mailbox, who)
         here = change.stack
         if who in addresses.names(here).addresses:
             raise UsageError(f"{who} is a user or an alias already", "`stackctl user passwd` sets another password")
@@ -345,9 +345,9 @@ def _checked(check: Callable[[str], str], text: str) -> str:
         raise UsageError(f"{shown(text)}: {shown(str(why), 300)}", hint) from why
 
 
-def _valid(who: str) -> str:
+def _valid(check: Callable[[str], str], who: str) -> str:
     try:
-        return address(who)
+        return check(who)
     except ValueError as why:
         raise UsageError(shown(str(why), 300)) from why
 
@@ -367,7 +367,7 @@ def _meant(word: str, known: Iterable[str]) -> str:
 
 
 def _known(here: Stack, who: str) -> str:
-    who = _valid(who)
+    who = _valid(address, who)
     if who not in render.mailbox_addresses(here):
         raise UsageError(f"{who} is no user of the stack {here.name}", f"users are {', '.join(user.address for user in here.users)}")
     if who == here.catch_all_address:

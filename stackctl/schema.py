@@ -118,7 +118,7 @@ def _type(info: FieldInfo) -> str:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return {NextHop: "text or mapping", Quota: "size or mapping"}.get(annotation, "mapping")
         named = [getattr(getattr(m, "func", None), "__name__", "") for m in metadata]
-        kinds = {"domain": "domain", "address": "address", "octets": "size", "name": "name", "alias_name": "name", "alias_target": "target"}
+        kinds = {"domain": "domain", "address": "address", "mailbox": "address", "octets": "size", "name": "name", "alias_name": "name", "alias_target": "target"}
         known = next((kinds[n] for n in named if n in kinds), None)
         bounds = [m for field in metadata for m in getattr(field, "metadata", [field])]
         if annotation is int and any(getattr(m, "le", None) == 65535 for m in bounds):

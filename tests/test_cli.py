@@ -392,6 +392,7 @@ def test_logs_are_those_of_the_servers(here: Program) -> None:
 def test_shell_runs_a_command_in_a_service(here: Program) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", here("shell", "mta", "postconf", "-h", "mail_version").out)
     assert here("shell", "mta", "sh", "-c", "exit 7", code=7)
+    assert here("shell", "mta", "--", "sh", "-c", "exit 7", code=7)
     assert here("shell", "--json", "dovecot", "echo", "hello").json == {"exit_code": 0, "output": "hello\n"}
     assert here("shell", "--json", "dovecot", "false", code=1).json["exit_code"] == 1
     here("shell", "nobody", "true", code=2)

@@ -242,6 +242,7 @@ def shell(
     from stackctl import command, engine
 
     container = _container(name, file, service)
+    words = words[1:] if words and words[0] == "--" else words  # as people write it for ssh(1) and docker(1)
     if json:
         status, output = engine.execute(container, words or ["true"])
         show.as_json({"exit_code": status, "output": output})

@@ -31,6 +31,22 @@ def test_an_unknown_address_is_refused_at_rcpt(domain: str, mail: Context) -> No
         assert (why.code, why.enhanced) == (550, "5.1.1"), why.message
 
 
+@pytest.mark.parametrize("local", ["!bang", "%percent", "{x}", "$x", "it's", "a|b&c*?"])
+def test_whatever_a_local_part_may_hold_has_a_mailbox_in_the_disposable_domain(local: str, mail: Context) -> None:
+    """From a user: what could be a route (!, %) Postfix takes from nobody else, as allow_untrusted_routing says."""
+    to, sender = f"{local}@inbox.example.test", mail.sender("submission")
+    mail.send(to, mail.message(sender, to, "odd"), way="submission", sender=sender)
+    for store in mail.stores:
+        mail.take(to, "odd", store)
+
+
+@pytest.mark.parametrize("local", ["a/b", '"../alice"', '"../../example.test/alice"', "-rf"])
+def test_what_would_be_a_path_or_an_option_is_refused(local: str, mail: Context) -> None:
+    with mail.raw_smtp("smtp") as smtp:
+        smtp.expect(f"MAIL FROM:<{mail.sender('smtp')}>", 250)
+        smtp.expect(f"RCPT TO:<{local}@inbox.example.test>", 501, 550)
+
+
 def test_a_domain_with_a_catch_all_takes_every_address(mail: Context) -> None:
     """Its own users keep their mail; what is unknown, with a detail or not, is bob's."""
     for number, local in enumerate(("whoever", "who+ever", "alice", "a.b-c")):
