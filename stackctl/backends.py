@@ -38,6 +38,10 @@ class Delivery(_Frozen):
     port: int | None = None
     volume: str | None = None
     mailboxes: tuple[str, ...] = Field((), description="The mailbox formats that it writes, where not every one that the store has")
+    provides: tuple[str, ...] = Field((), description="What the store provides for mail that comes this way, besides what it always does")
+    # What the store is allowed for it, besides what `container` says.
+    capabilities: dict[str, str] = Field(default_factory=dict, description="Each with the reason why it is needed")
+    volumes: dict[str, str] = Field(default_factory=dict, description="Volume name to mount point; kept over down")
 
 
 class ConfigFile(_Frozen):
@@ -52,6 +56,7 @@ class ConfigFile(_Frozen):
     mode: str = "0644"
     on_change: Literal["accounts", "reload", "restart", "live"] = "reload"
     secret: bool = Field(False, description="Whether it is never shown: it holds a password in clear, or what each machine has its own of")
+    ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
 
 
 class FilterPlaces(_Frozen):
@@ -117,6 +122,7 @@ class Backend(_Frozen):
     listeners: dict[str, Listener]
     provides: tuple[str, ...] = Field((), description="Capabilities that scenarios and commands ask for")
     delivery: dict[str, Delivery] = Field(default_factory=dict, description="Ways in, the default first (role store)")
+    delivery_reasons: dict[str, str] = Field(default_factory=dict, description="Why other ways are refused: way to reason")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
     mailboxes: tuple[str, ...] = ()
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")

@@ -24,7 +24,7 @@ Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
 def volumes(stack: Stack, services: tuple[Service, ...]) -> tuple[str, ...]:
     """Every volume of a stack, by its name in the project."""
     found = [config_volume(service.name) for service in services]
-    return tuple(found + [f"{volume}-{service.name}" for service in services for volume in service.backend.container.volumes])
+    return tuple(found + [f"{volume}-{service.name}" for service in services for volume in service.container.volumes])
 
 
 def listeners(stack: Stack, service: Service) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ def _link(stack: Stack, peer: str) -> dict[str, Any]:
 
 
 def _service(stack: Stack, service: Service, images: Mapping[str, str], files: Files, ports: Ports) -> dict[str, Any]:
-    container = service.backend.container
+    container = service.container
     mounts = [f"{config_volume(service.name)}:{CONFIG}:ro"]
     mounts += [f"{volume}-{service.name}:{path}" for volume, path in container.volumes.items()]
     if service.role == "mta":

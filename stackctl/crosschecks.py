@@ -302,7 +302,8 @@ class Checks:
             return
         hint = f"{'there is' if len(ways) == 1 else 'there are'}: {', '.join(ways)}" if ways else "choose another MTA or store"
         if way not in backend.delivery:
-            self.bad((*place, "delivery"), f"{backend.family} takes no mail by '{shown(way)}'", hint)
+            reason = f": {why}" if (why := backend.delivery_reasons.get(way)) else ""
+            self.bad((*place, "delivery"), f"{backend.family} takes no mail by '{shown(way)}'{reason}", hint)
         elif self.mta:
             self.bad((*place, "delivery"), f"{self.mta.family} delivers no mail by '{shown(way)}'", hint)
 

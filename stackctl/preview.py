@@ -59,7 +59,8 @@ def check(path: Path | None, name: str | None = None, report: Report = lambda _:
 
     def one(service: Service) -> tuple[bool, str]:
         report(f"{service.name}: {service.backend.name} checks its files …")
-        return checked(tried.stack, service, tried.files[service.name], tags)
+        content, said = checked(tried.stack, service, tried.files[service.name], tags)
+        return content, "\n".join(filter(None, [said, render.passed_quotas(tried.stack, service)]))
 
     with ThreadPoolExecutor(len(tried.services)) as pool:
         return dict(zip((service.name for service in tried.services), pool.map(one, tried.services), strict=True))

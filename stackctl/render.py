@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl import addresses
-from stackctl.backends import Backend, find, service_name
+from stackctl.backends import Backend, Container, Delivery, find, service_name
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 
@@ -41,6 +41,22 @@ class Service:
     delivery: str = ""
     mta_host: str = "mta"
     mta_relay_port: int = RELAY_PORT
+
+    @property
+    def way(self) -> Delivery:
+        """How a store's mail comes."""
+        return self.backend.delivery.get(self.delivery) or Delivery()
+
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """What its server provides, and what it does for mail that comes this way."""
+        return (*self.backend.provides, *self.way.provides)
+
+    @property
+    def container(self) -> Container:
+        """What the container is allowed: what its server needs, and what the way needs by which its mail comes."""
+        fixed = self.backend.container
+        return fixed.model_copy(update={"capabilities": fixed.capabilities | self.way.capabilities, "volumes": fixed.volumes | self.way.volumes})
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class Disposable:
 
 @dataclass(frozen=True)
 class Route:
-    """How the MTA reaches a store."""
+    """How the MTA reaches a store: at `host` within the stack's network, whose certificate says `host_name`."""
 
     store: str
     way: str
@@ -85,6 +101,7 @@ class Route:
     port: int | None
     path: str | None
     volume: str | None
+    host_name: str
     mailbox: str = "maildir"
 
     @property
@@ -159,10 +176,20 @@ def routes(stack: Stack) -> tuple[Route, ...]:
     """The MTA's way to each store, in the order of stack.yaml."""
     found = []
     for service in services(stack)[1:]:
-        way = service.backend.delivery[service.delivery]
-        path = service.backend.container.volumes[way.volume] if way.volume else None
-        found.append(Route(service.name, service.delivery, service.name, way.port, f"{path}/{service.name}" if path else None, way.volume, service.mailbox))
+        way, path = service.way, None
+        if way.volume:
+            path = f"{service.backend.container.volumes[way.volume]}/{service.name}"
+        found.append(Route(service.name, service.delivery, service.name, way.port, path, way.volume, service.hostname, service.mailbox))
     return tuple(found)
+
+
+def passed_quotas(stack: Stack, service: Service) -> str:
+    """What there is to say of a store whose mail comes past the quotas of the stack; "" where they hold, or where there is none."""
+    if service.role == "mta" or "quota-enforced" in service.provides or not (stack.mailbox_size_limit or any(user.quota for user in stack.users)):
+        return ""
+    keep = [name for name, way in service.backend.delivery.items() if "quota-enforced" in way.provides]
+    instead = f"; `delivery: {keep[0]}` keeps to it" if keep else ""
+    return f"{service.name} shows a quota, but mail that comes by {service.delivery} is let in over it{instead}"
 
 
 def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
@@ -226,7 +253,10 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     }
     environment = _environment(service.backend.folder / "templates", compiled)
     files: Files = {}
+    taken = {way.way for way in ways} if service.role == "mta" else {service.delivery}
     for item in service.backend.files:
+        if item.ways and not taken.intersection(item.ways):
+            continue
         text = environment.get_template(item.template).render(context)
         files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)
     files.update(_filters(stack, service))

@@ -90,6 +90,7 @@ def _up(
         _renew(plan, before, existing, done)
     by_name = {service.name: service for service in plan.services}
     start.prove(done, starting, started, lambda name: _complaint(stack, by_name[name], plan.files[name], tags))
+    done.steps += [Step("quota", said, 0.0) for service in plan.services if (said := render.passed_quotas(plan.stack, service))]
     for peer in peers.meet(plan.stack, known.containers["mta"], plan.services[0].hostname):
         done.steps.append(Step("next hop", f"the stack {peer} is not up: mail for it waits", 0.0))
 
@@ -298,7 +299,7 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
 
 
 def _kind(service: Service) -> dict[str, Any]:
-    return {"delivery": service.delivery, "mailbox": service.mailbox, "provides": list(service.backend.provides)}
+    return {"delivery": service.delivery, "mailbox": service.mailbox, "provides": list(service.provides)}
 
 
 def prepare(path: Path | None, name: str | None = None) -> tuple[Plan, state.State, dict[str, str]]:

@@ -69,6 +69,10 @@ SEEN = [
     ("courier", "info", False, "INFO: LOGIN, user=alice@example.test, ip=[::ffff:192.168.144.1], port=[49680], protocol=IMAP, starttls=1"),
     ("courier", "info", True, "INFO: LOGIN FAILED, user=alice@example.test, ip=[::ffff:192.168.144.1], port=[49688]"),
     ("courier", "info", True, "ip=[::ffff:192.168.144.1], An unexpected TLS packet was received."),
+    ("courier", "debug", False, "DEBUG: courierd: Waiting.  shutdown time=none, wakeup time=none, queuedelivering=1, inprogress=1"),
+    ("courier", "info", False, "INFO: courierlocal: id=1C26.6B05.4A,from=<a@example.net>,addr=<bob=40example.test@store.internal>,size=929,success: Message delivered."),
+    ("courier", "info", True, "INFO: courierlocal: id=1C26.6B05.4A,from=<a@example.net>,addr=<bob=40example.test@store.internal>,status: deferred"),
+    ("courier", "info", True, 'INFO: courieresmtpd: error,relay=::ffff:192.168.80.3,port=47606,msg="502 ESMTP command error",cmd: DATA'),
     ("courier", "err", True, "ERR: authdaemon: s_connect() failed: No such file or directory"),
 ]
 

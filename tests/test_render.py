@@ -24,6 +24,7 @@ CASES = {
     "demo": "",
     "dovecot-2.3": 'stores: [{backend: dovecot, version: "2.3"}]\n',
     "mbox": "stores: [{backend: dovecot, mailbox: mbox}]\n",
+    "courier-smtp": "stores: [{backend: courier, delivery: smtp}]\nusers: [{address: alice@example.test, quota: {storage: 1M, messages: 9}}]\n",
     "everything": (HERE / "good_stacks/everything.yaml").read_text(encoding="utf-8"),
     "relayhost": 'relayhost: "[relay.example.net]:587"\n',
     "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",
@@ -338,3 +339,38 @@ def test_who_may_send_as_whom() -> None:
         "chief@example.test": ["alice@example.test"],
         "abuse@example.org": ["carol@example.org"],
     }
+
+
+QUOTA = "users: [{address: alice@example.test, quota: 1M}]\n"
+
+
+@pytest.mark.feature("B8", "C5")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stores: [{backend: dovecot}]\n" + QUOTA, []),
+        ("stores: [{backend: courier, delivery: smtp}]\n" + QUOTA, []),
+        ("stores: [{backend: dovecot, delivery: maildir}]\n", []),
+        (
+            "stores: [{backend: courier}]\nmailbox_size_limit: 1M\n",
+            ["courier shows a quota, but mail that comes by maildir is let in over it; `delivery: smtp` keeps to it"],
+        ),
+        (
+            "stores: [{backend: dovecot, delivery: procmail}, {name: b, backend: dovecot}]\n" + QUOTA,
+            ["dovecot shows a quota, but mail that comes by procmail is let in over it; `delivery: lmtp` keeps to it"],
+        ),
+    ],
+)
+def test_a_quota_that_a_delivery_does_not_keep_to_is_told(text: str, said: list[str]) -> None:
+    stack = of(text)
+    assert [one for service in render.services(stack) if (one := render.passed_quotas(stack, service))] == said
+    for service in render.services(stack)[1:]:
+        assert ("quota-enforced" in service.provides) == (service.delivery in ("lmtp", "smtp"))
+
+
+@pytest.mark.feature("C5")
+def test_what_one_way_needs_no_other_store_gets() -> None:
+    plain, second = render.services(of("stores: [{backend: courier}, {name: second, backend: courier, delivery: smtp}]\n"))[1:]
+    assert set(second.container.capabilities) - set(plain.container.capabilities) == {"CHOWN"}
+    assert set(second.container.volumes) - set(plain.container.volumes) == {"queue"}
+    assert plain.container == plain.backend.container

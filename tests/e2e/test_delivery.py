@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import NAME
+from program import until
 
 from stackctl import engine, report, running, scenarios, stack
 from stackctl.clients.imap import Imap
@@ -35,8 +36,9 @@ STORES = {
     "maildir": '{name: maildir, backend: dovecot, version: "2.3", delivery: maildir}',
     "mbox": "{name: mbox, backend: dovecot, mailbox: mbox, delivery: mbox}",
     "maildrop": "{name: maildrop, backend: courier, delivery: maildrop}",
+    "smtp": "{name: smtp, backend: courier, delivery: smtp}",
 }
-ALICE, BOB, ADMIN = "alice@example.test", "bob@example.test", "admin@example.test"
+ALICE, BOB, ADMIN, SMALL = "alice@example.test", "bob@example.test", "admin@example.test", "small@example.test"
 FILES = {
     "stack.yaml": f"""
         name: {STACK}
@@ -45,6 +47,7 @@ FILES = {
           - {{address: {ALICE}, filters: {{sieve: alice.sieve, procmail: alice.procmailrc, maildrop: alice.mailfilter}}}}
           - {{address: {BOB}}}
           - {{address: {ADMIN}}}
+          - {{address: {SMALL}, quota: {{messages: 1}}}}
         filters: {{sieve_before: before.sieve, sieve: default.sieve, procmail: procmailrc, maildrop: mailfilter}}
         limits: {{auth_failure_delay: 0}}
         """,
@@ -201,6 +204,13 @@ def test_real_life_messages_come_by_this_way_as_they_went_in(store: str, ways: W
 
 
 @pytest.mark.feature("C5")
+def test_large_messages_and_raw_utf8_come_through_a_second_mta_too(ways: Ways) -> None:
+    outcomes = scenarios.run(ways.endpoints, only=r"^a_message_(of_ten_megabytes|with_raw_utf8_headers)_comes_out_as_it_went_in\[submission/smtp/imaps\]$")
+    assert len(outcomes) == 2
+    assert not [report.failure(one) for one in outcomes if one.verdict != "passed"]
+
+
+@pytest.mark.feature("C5")
 def test_an_unknown_user_is_refused_whatever_the_ways(ways: Ways) -> None:
     with pytest.raises(StackctlError, match="550"):
         ways.send("nobody reads this", to="nobody@example.test")
@@ -274,6 +284,122 @@ def _mixed(message: bytes) -> str:
         return f"no subject in {message[:200]!r}"
     lines = message.partition(b"\r\n\r\n")[2].split()
     return "" if lines == [found[1]] * 50 else f"load {found[1].decode()} has {len(lines)} lines, of {set(lines)}"
+
+
+# --- The MTA of a store
+
+
+def inside(ways: Ways, service: str, script: str) -> str:
+    """What a shell command says in a service's container."""
+    status, output = engine.execute(container(ways, service), ["bash", "-c", script])
+    assert status == 0, output
+    return output
+
+
+def container(ways: Ways, service: str) -> str:
+    part = ways.endpoints["mta"] if service == "mta" else ways.endpoints["stores"][service]
+    return str(running.named(STACK).containers[service] or part["container"])
+
+
+@pytest.mark.feature("C5")
+class TestSmtp:
+    def test_its_headers_say_how_the_message_came(self, ways: Ways) -> None:
+        message = ways.arrives("smtp", ways.send("headers", to="alice+detail@example.test")).decode()
+        head, trace, _ = message.split("Received: ", 2)
+        assert head == f"Return-Path: <writer@example.net>\r\nDelivered-To: {ALICE}\r\n"
+        assert re.match(r"from mail\.example\.test .*TLS: TLS1\.3.*\sby smtp\.example\.test with ESMTPS\s", trace, re.DOTALL)
+        assert "Verified TLS connection established to smtp[" in engine.logs(container(ways, "mta"))
+
+    def test_the_mta_alone_may_hand_in_mail(self, ways: Ways) -> None:
+        greeting = "exec 3<>/dev/tcp/smtp/25; read -r -t 10 line <&3; echo $line"
+        assert inside(ways, "mta", greeting).startswith("220 smtp.example.test")
+        assert inside(ways, "maildrop", greeting).startswith("421 4.7.0 mail comes from mta only")
+        assert "25/tcp" not in subprocess.run(["docker", "port", container(ways, "smtp")], capture_output=True, text=True, check=True).stdout
+
+    def test_a_store_without_it_runs_no_second_mta(self, ways: Ways) -> None:
+        daemons = "for pid in /proc/[0-9]*; do cat $pid/comm; done | sort -u"
+        assert {"courierd", "syslog"} <= set(inside(ways, "smtp", daemons).split())
+        assert not {"courierd", "syslog"} & set(inside(ways, "maildrop", daemons).split())
+
+    def test_users_and_domains_of_this_moment_get_mail(self, ways: Ways) -> None:
+        ways.cli("domain", "add", "live.example")
+        for who in ("carol@example.test", "carol@live.example"):
+            password = ways.cli("user", "add", who, "--generate", "--json")
+            message_id = ways.send("hello", to=who)
+            with Imap(Where.of(ways.endpoints, "smtp", "imaps")) as imap:
+                imap.login(who, json.loads(password.stdout)["password"])
+                imap.wait(count=1, timeout=30)
+                assert _in(imap, "INBOX", message_id)
+        ways.cli("user", "delete", "carol@example.test")
+        ways.cli("domain", "delete", "live.example", "--force")
+        with pytest.raises(StackctlError, match="550"):
+            ways.send("hello", to="carol@example.test")
+
+    def test_the_name_that_the_mta_uses_is_no_login(self, ways: Ways) -> None:
+        tried = [(ALICE, ways.password(ALICE)), (f"who@{ways.endpoints['disposable']['domain']}", ways.endpoints["disposable"]["password"])]
+        for who, password in tried:
+            inside(ways, "smtp", f"authtest {who} '{password}'")
+            for wrong in (password, "*"):
+                inside(ways, "smtp", f"authtest {who.replace('@', '=40')}@store.internal && ! authtest {who.replace('@', '=40')}@store.internal '{wrong}'")
+
+    @pytest.mark.parametrize("local", ["a-b-c-d-e", "bang!path", "100%=2d", "o'hara|x", "UPPER+detail"])
+    def test_no_letter_of_an_address_means_anything_to_it(self, local: str, ways: Ways) -> None:
+        who, password = f"{local}@{ways.endpoints['disposable']['domain']}", ways.endpoints["disposable"]["password"]
+        with Smtp(Where.of(ways.endpoints, "mta", "submission")) as smtp:  # port 25 relays no "!" and no "%"
+            smtp.login(ALICE, ways.password(ALICE))
+            smtp.send(ALICE, [who], f"From: {ALICE}\r\nTo: {who}\r\nSubject: letters\r\n\r\n".encode())
+        with Imap(Where.of(ways.endpoints, "smtp", "imaps")) as imap:
+            imap.login(who, password)
+            imap.wait(subject="letters", timeout=30)
+
+    def test_a_full_mailbox_sends_the_message_back(self, ways: Ways) -> None:
+        """Each store that keeps to the quota has one message and says so; the reports come by the stack's MTA, to every store."""
+        first = ways.send("first", to=SMALL, sender=BOB)
+        for store in STORES:
+            ways.arrives(store, first, who=SMALL)
+        second = ways.send("second", to=SMALL, sender=BOB)
+        ways.arrives("maildir", second, who=SMALL)
+        keeping = [store for store, part in ways.endpoints["stores"].items() if "quota-enforced" in part["provides"]]
+        assert keeping == ["lmtp", "smtp"]
+        with ways.imap("maildir", BOB) as imap:
+
+            def reports() -> list[bytes]:
+                imap.library.select_folder("INBOX", readonly=True)
+                texts = [parts[b"BODY[]"] for parts in imap.library.fetch(imap.library.search(["ALL"]), ["BODY.PEEK[]"]).values()]
+                return [text for text in texts if second.encode() in text and b"Quota exceeded" in b" ".join(text.split())]
+
+            until(lambda: len(reports()) == len(keeping), 30, "a report for each store that is full")
+        for store in keeping:
+            ways.absent(store, second, who=SMALL)
+
+    def test_its_certificate_is_verified_for_its_own_name(self, ways: Ways) -> None:
+        probe = "posttls-finger -c -l secure -t 10 -o smtp_host_lookup=native -F /etc/stackctl/tls/ca.pem [smtp]:25 {} 2>&1 || true"
+        assert "Verified TLS connection established" in inside(ways, "mta", probe.format("smtp.example.test"))
+        assert "Verified TLS connection established" not in inside(ways, "mta", probe.format("other.example"))
+        asked = inside(ways, "mta", "postconf -P deliver-smtp/unix/smtp_tls_security_level deliver-smtp/unix/smtp_tls_secure_cert_match")
+        assert asked.split("\n")[:2] == ["deliver-smtp/unix/smtp_tls_security_level = secure", "deliver-smtp/unix/smtp_tls_secure_cert_match = smtp.example.test"]
+
+    def test_nothing_is_lost_or_sent_back_while_it_is_down_or_when_it_dies(self, ways: Ways) -> None:
+        """One message waits in the stack's MTA, one in the store's own, which is killed."""
+        mailbox = "/var/vmail/example.test/bob/Maildir"
+        ways.arrives("smtp", ways.send("there is a mailbox", to=BOB), who=BOB)
+        inside(ways, "smtp", f"mv {mailbox} {mailbox}.away && touch {mailbox}")
+        accepted = ways.send("accepted", to=BOB)
+        try:
+            until(lambda: "addr=<bob=40example.test@store.internal>,status: deferred" in engine.logs(container(ways, "smtp")), what="the store's MTA keeps it")
+            engine.each("kill", [one for one in engine.containers(STACK) if one.service == "smtp"])
+            later = ways.send("later", to=BOB)
+            until(lambda: ".smtp.store.internal" in inside(ways, "mta", "postqueue -p"), what="the stack's MTA keeps the other")
+            ways.cli("up")
+        finally:
+            inside(ways, "smtp", f"rm {mailbox} && mv {mailbox}.away {mailbox}")
+        for message_id in (accepted, later):
+            ways.arrives("smtp", message_id, who=BOB)
+        begun = time.monotonic()
+        subprocess.run(["docker", "stop", container(ways, "smtp")], check=True, capture_output=True)
+        assert time.monotonic() - begun < 5
+        assert engine.inspect(container(ways, "smtp"))["State"]["ExitCode"] == 0
+        ways.cli("up")
 
 
 # --- Filters

@@ -97,7 +97,7 @@ def test_what_a_full_mailbox_refuses_goes_back_and_what_it_holds_stays(mail: Con
     assert b"552 5.2.2" in report and b"Status: 5.2.2" in report and b"small@example.test" in report
     for store in of(mail, "quota-enforced"):
         found = mail.look("small@example.test", store)
-        assert len(found) == 2 and all(one.endswith(message) for one, message in zip(found, kept, strict=True))
+        assert len(found) == 2 and all(any(one.endswith(message) for one in found) for message in kept), "two at one moment come in either order"
 
 
 def test_a_mailbox_that_is_nearly_full_says_so(mail: Context) -> None:
