@@ -48,11 +48,12 @@ class Bench:
             engine.remove(name, volumes=True)
 
     @contextlib.contextmanager
-    def up(self, what: str, *stores: tuple[str, str | None]) -> Iterator[dict[str, Any]]:
-        """A stack that is up, with these stores (family and version; none: the default stack); its endpoints."""
+    def up(self, what: str, *stores: tuple[str, str | None], **keys: Any) -> Iterator[dict[str, Any]]:
+        """A stack that is up, with these stores (family and version; none: the default stack) and these keys of stack.yaml; its endpoints."""
         with self.removed(self.name(what)) as name:
             file = self.folder / f"{what}.yaml"
-            file.write_text(json.dumps({"stores": [{"backend": family, **({"version": version} if version else {})} for family, version in stores]} if stores else {}))
+            chosen = {"stores": [{"backend": family, **({"version": version} if version else {})} for family, version in stores]} if stores else {}
+            file.write_text(json.dumps({**chosen, **keys}))
             self.stackctl("up", "--file", str(file), "--name", name)
             found: dict[str, Any] = json.loads(self.stackctl("endpoints", "--name", name, "--secrets", "--json"))
             yield found

@@ -23,7 +23,7 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
 
     Raises EngineError, and TimedOut where another command holds the stack or a server does not answer. A failure leaves nothing running.
     """
-    if known.containers:
+    if known.containers or "directory" in known.endpoints:  # the others would look up in vain until it answers
         return None
     with state.lock(known.name), ThreadPoolExecutor(4) as pool:
         looked = pool.submit(engine.look, known.name)

@@ -38,6 +38,7 @@ class Delivery(_Frozen):
     port: int | None = None
     volume: str | None = None
     mailboxes: tuple[str, ...] = Field((), description="The mailbox formats that it writes, where not every one that the store has")
+    accounts: tuple[str, ...] = Field((), description="The ways of keeping accounts that it can look up, where not every one that the store can")
     provides: tuple[str, ...] = Field((), description="What the store provides for mail that comes this way, besides what it always does")
     # What the store is allowed for it, besides what `container` says.
     capabilities: dict[str, str] = Field(default_factory=dict, description="Each with the reason why it is needed")
@@ -56,6 +57,7 @@ class ConfigFile(_Frozen):
     mode: str = "0644"
     on_change: Literal["accounts", "reload", "restart", "live"] = "reload"
     secret: bool = Field(False, description="Whether it is never shown: it holds a password in clear, or what each machine has its own of")
+    accounts: tuple[str, ...] = Field((), description="Only where accounts are kept in one of these ways; () for always")
     ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
 
 
@@ -116,7 +118,7 @@ class Backend(_Frozen):
     family: str = Field(description="What stack.yaml calls it; several versions share one")
     version: str | None = Field(None, description="What stack.yaml's version key says, where a family has several")
     default: bool = Field(True, description="Whether it is its family's choice when no version is given")
-    role: Literal["mta", "store"]
+    role: Literal["mta", "store", "directory"]
     summary: str
     release: str = Field(description="The Debian release whose packages it is built from")
     listeners: dict[str, Listener]
@@ -128,6 +130,8 @@ class Backend(_Frozen):
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")
     settings: tuple[str, ...] = Field((), description="Native files that take pass-through settings")
     known: dict[str, Known] = Field(default_factory=dict, description="What these files may say")
+    accounts: tuple[str, ...] = Field((), description="Where it can look accounts up (mta, store); which way of keeping them it is (directory)")
+    shared: str = Field("", description="The volume by which the others reach it, at the same path and read-only (role directory)")
     files: tuple[ConfigFile, ...]
     filters: dict[str, FilterPlaces] = Field(default_factory=dict, description="Filter languages that it runs: sieve, procmail, maildrop")
     container: Container
@@ -171,6 +175,18 @@ def find(role: str, family: str, version: str | None = None) -> Backend:
         if backend.version == version or (version is None and backend.default):
             return backend
     raise KeyError(family if version is None else f"{family} {version}")
+
+
+def directory(kind: str) -> Backend | None:
+    """The server that keeps accounts in this way, None where they are files."""
+    return next((b for b in all_backends().values() if b.role == "directory" and kind in b.accounts), None)
+
+
+def account_kinds(chosen: Iterable[Backend] = ()) -> tuple[str, ...]:
+    """The ways to keep accounts that all of these servers can look up, files first; every way that there is where none is given."""
+    there = list(chosen)
+    kinds = dict.fromkeys(kind for b in all_backends().values() if b.role == "directory" for kind in b.accounts)
+    return ("file", *(kind for kind in kinds if all(kind in b.accounts for b in there)))
 
 
 def _of(role: str, family: str) -> Iterable[Backend]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from stackctl.backends import resource
+from stackctl.backends import directory, resource
 from stackctl.labels import LABEL, NETWORK, PEER, SERVICE, config_volume, project_name, volume_name
 from stackctl.model import Stack
-from stackctl.render import CONFIG, Files, Service, routes
+from stackctl.render import CONFIG, DIRECTORY, Files, Service, routes
 
 STATIC = "org.stackctl.static"
 Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
@@ -77,6 +77,9 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
     mounts += [f"{volume}-{service.name}:{path}" for volume, path in container.volumes.items()]
     if service.role == "mta":
         mounts += [f"{route.volume}-{route.store}:{route.path}" for route in routes(stack) if route.volume]
+    keeper = directory(stack.accounts.backend)
+    if keeper and service.role != "directory":
+        mounts.append(f"{keeper.shared}-{DIRECTORY}:{keeper.container.volumes[keeper.shared]}:ro")
     static = hashlib.sha256(repr([(path, file.digest) for path, file in sorted(files.items()) if file.on_change == "restart"]).encode())
     found: dict[str, Any] = {
         "extends": {"file": str(resource("compose") / f"{service.role}.yaml"), "service": service.role},
@@ -91,6 +94,9 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
         "ports": [f"{stack.ports.address}:{ports[f'{service.name}.{name}']}:{service.backend.listeners[name].port}" for name in listeners(stack, service)],
         "stop_signal": container.stop_signal,
     }
+    if not service.backend.listeners:  # it is reached by a volume alone
+        del found["networks"], found["ports"]
+        found["network_mode"] = "none"
     if container.capabilities:
         found["cap_add"] = list(container.capabilities)
     if container.user:

@@ -57,9 +57,8 @@ class _Source:
     def services(self) -> dict[str, str]:
         """Each service with the name of its backend."""
         if self.plan:
-            return {service.name: service.backend.name for service in self.plan.services}
-        parts = {"mta": self.known.endpoints["mta"], **self.known.endpoints["stores"]}
-        return {name: part["backend"] for name, part in parts.items()}
+            return {service.name: service.backend.name for service in self.plan.services if service.role != "directory"}
+        return {name: part["backend"] for name, part in state.parts(self.known.endpoints).items() if name != "directory"}
 
     def ask(self, service: str, verb: Words, *arguments: str) -> str:
         argv = [f"{stack.VERBS}/{verb}", *arguments]

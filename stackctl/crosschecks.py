@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from stackctl import addresses, known
-from stackctl.backends import Backend, choices, find, service_name, versions
+from stackctl.backends import Backend, account_kinds, choices, find, service_name, versions
 from stackctl.model import CommonFilters, Filters, NextHop, Stack, Store, User, alias_target
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import MAX_OCTETS, Mapping, line_of, walk
@@ -20,7 +20,7 @@ from stackctl.validate import CONTROL
 BCRYPT_OCTETS = 72  # bcrypt takes no more of a password than that
 LEAST_MEMORY = 6 * 1024**2  # the engine refuses a container with less
 RESERVED = "store.internal"  # the part of the name space in which the MTA addresses the stores
-SERVICES = ("mta", "mail")  # the MTA's service and its host name: no store can be called so
+SERVICES = ("mta", "mail", "directory")  # the MTA's service and its host name: no store can be called so
 _LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
 _HOST = re.compile(rf"[0-9a-f:.]+|{_LABELS}", re.IGNORECASE)
 _ADDRESS = re.compile(r"[0-9.]+|[0-9a-f]*:[0-9a-f:.]*", re.IGNORECASE)
@@ -278,7 +278,7 @@ class Checks:
             name = store.name or (service_name(backend) if backend else store.backend)
             at = (*place, "name" if store.name else "backend")
             if name in SERVICES:
-                self.bad(at, f"a store cannot be called '{name}': the MTA is", "give it another `name`")
+                self.bad(at, f"a store cannot be called '{name}': {'the MTA' if name in ('mta', 'mail') else 'another service'} is", "give it another `name`")
             elif name in lines:
                 hint = f"the first is on line {lines[name]}; give one a `name` of its own"
                 self.bad(at, f"two stores are called '{name}'", hint)
@@ -287,6 +287,23 @@ class Checks:
             if backend:
                 self.settings(backend, store.settings, (*place, "settings"))
                 self.store(store, backend, place)
+
+        self.directory()
+
+    def directory(self) -> None:
+        """Whether every server can look accounts up where they are."""
+        kind, place = self.stack.accounts.backend, ("accounts", "backend")
+        kinds = account_kinds()
+        if kind not in kinds:
+            self.bad(place, f"accounts cannot be kept in '{shown(kind)}'", self.report.guess(kind, kinds))
+            return
+        for backend in filter(None, (self.mta, *self.stores.values())):
+            if kind != "file" and kind not in backend.accounts:
+                self.bad(place, f"{backend.family} cannot look accounts up in '{kind}'", self.report.guess("", account_kinds([backend])))
+        if kind != "file":
+            for number, user in enumerate(self.stack.users):
+                if user.quota and user.quota.messages:
+                    self.bad(("users", number, "quota"), "a directory keeps quotas of storage, not of messages", "leave `messages` out, or keep accounts in files")
 
     def store(self, store: Store, backend: Backend, place: Place) -> None:
         """What this store is asked for, against what its backend and the MTA have."""
@@ -297,6 +314,9 @@ class Checks:
         way = store.delivery or next(iter(backend.delivery), None)
         if way in backend.delivery and (formats := backend.delivery[way].mailboxes) and store.mailbox not in formats:
             self.bad((*place, "delivery"), f"delivery '{way}' writes {' and '.join(formats)}, and the mailboxes are {store.mailbox}", f"`mailbox: {formats[0]}`")
+        kind = self.stack.accounts.backend
+        if way in backend.delivery and (kinds := backend.delivery[way].accounts) and kind not in kinds:
+            self.bad((*place, "delivery"), f"delivery '{way}' finds no accounts in '{shown(kind)}'", "another `delivery`, or keep accounts in files")
         ways = [w for w in backend.delivery if self.mta is None or w in self.mta.delivers]
         if way is None or way in ways:
             return

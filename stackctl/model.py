@@ -297,6 +297,12 @@ class Debian(Frozen):
     release: Text | None = Field(None, description="The Debian release of every image; each backend's own unless given.")
 
 
+class Accounts(Frozen):
+    """Where accounts are looked up."""
+
+    backend: Text = Field("file", description="Where accounts are: file, or a directory that can be changed by its own tools: sqlite, postgres, ldap.")
+
+
 class Limits(Frozen):
     """Bounds on what the services may use."""
 
@@ -319,6 +325,7 @@ class Stack(Frozen):
         description="The servers that keep mailboxes; every message goes to each of them.",
     )
     users: tuple[User, ...] = Field((), description="The people with a mailbox; alice and bob in the main domain unless given.")
+    accounts: Accounts = Field(default_factory=lambda: Accounts(), description="Where the accounts of users are looked up.")
     aliases: dict[Address, tuple[Address, ...]] = Field(default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`.")
     system_aliases: dict[AliasName, tuple[AliasTarget, ...]] = Field(
         default_factory=dict,

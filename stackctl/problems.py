@@ -53,7 +53,7 @@ class Report:
             return ""
         if near := difflib.get_close_matches(word.lower(), names, 1, 0.6):
             return f"did you mean '{names[near[0]]}'?"
-        return f"there are: {', '.join(names.values())}" if 0 < len(names) <= 24 else ""
+        return f"there are: {', '.join(names.values())}" if 0 < len(names) <= 40 else ""
 
     def refuse(self, line: int, message: str, hint: str) -> NoReturn:
         """A problem after which nothing more can be said of the file."""

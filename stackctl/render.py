@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl import addresses
-from stackctl.backends import Backend, Container, Delivery, find, service_name
+from stackctl.backends import Backend, Container, Delivery, directory, find, service_name
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG = "/etc/stackctl"  # where a container finds its files
 RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
+DIRECTORY = "directory"  # the service that keeps accounts, where they are not in files
 INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
 OnChange = Literal["accounts", "reload", "restart", "live"]
 
@@ -111,6 +112,15 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Directory:
+    """Where accounts are looked up: `kind` is file, or how the directory keeps them; then `path` is where it is reached."""
+
+    kind: str
+    password: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class TlsPaths:
     """Where a container finds its certificate."""
 
@@ -129,6 +139,7 @@ class Secrets:
     certificate: bytes
     key: bytes
     ca: bytes
+    directory: str = ""  # the password with which the servers look accounts up
 
 
 @dataclass(frozen=True)
@@ -158,12 +169,14 @@ def services(stack: Stack) -> tuple[Service, ...]:
         name = store.name or service_name(backend)
         way = store.delivery or next(iter(backend.delivery))
         found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way))
+    if keeper := directory(stack.accounts.backend):
+        found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
     return tuple(found)
 
 
 def certificate_names(stack: Stack) -> tuple[str, ...]:
     """The names of the stack's certificate: the MTA's host name first, loopback last."""
-    hosts = [service.hostname for service in services(stack)]
+    hosts = [service.hostname for service in services(stack) if service.backend.listeners]
     return tuple(dict.fromkeys([*hosts, stack.domain, *stack.tls.names, "localhost", "127.0.0.1", "::1"]))
 
 
@@ -172,10 +185,15 @@ def mailbox_addresses(stack: Stack) -> tuple[str, ...]:
     return addresses.mailboxes(stack)
 
 
+def filed(stack: Stack) -> tuple[str, ...]:
+    """The mailboxes that files tell of: every one, or where there is a directory the catch-all mailbox alone."""
+    return (stack.catch_all_address,) if directory(stack.accounts.backend) else mailbox_addresses(stack)
+
+
 def routes(stack: Stack) -> tuple[Route, ...]:
     """The MTA's way to each store, in the order of stack.yaml."""
     found = []
-    for service in services(stack)[1:]:
+    for service in (one for one in services(stack) if one.role == "store"):
         way, path = service.way, None
         if way.volume:
             path = f"{service.backend.container.volumes[way.volume]}/{service.name}"
@@ -195,9 +213,9 @@ def passed_quotas(stack: Stack, service: Service) -> str:
 def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
     """Every address that the strict domains know, with what it expands to: a mailbox in each store, or an address elsewhere.
 
-    A domain with a catch-all of its own stands there as `@domain`.
+    A domain with a catch-all of its own stands there as `@domain`. Users that a directory knows are not among them.
     """
-    mailboxes = set(mailbox_addresses(stack))
+    mailboxes = filed(stack)
     aliases = addresses.expansions(stack)
 
     def expand(address: str, seen: frozenset[str]) -> list[str]:
@@ -207,7 +225,7 @@ def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
             return [target for name in aliases[address] for target in expand(name, seen | {address})]
         return [address]
 
-    found = {address: expand(address, frozenset()) for address in [*mailbox_addresses(stack), *aliases]}
+    found = {address: expand(address, frozenset()) for address in [*mailboxes, *aliases]}
     found |= {f"@{domain}": expand(address, frozenset()) for domain, address in stack.domain_catch_all.items()}
     return {address: list(dict.fromkeys(boxes)) for address, boxes in found.items()}
 
@@ -240,8 +258,10 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "stack": stack,
         "service": service,
         "accounts": [
-            Account(address, secrets.hashes[address], storage.get(address), address in scripted, messages.get(address)) for address in mailbox_addresses(stack)
+            Account(address, secrets.hashes[address], storage.get(address), address in scripted, messages.get(address)) for address in filed(stack)
         ],
+        "scripted": scripted - set(filed(stack)),
+        "directory": _directory(stack, secrets),
         "disposable": Disposable(stack.disposable, secrets.disposable_hash),
         "catch_all": {"local": local, "domain": host},
         "routes": ways,
@@ -255,19 +275,26 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     files: Files = {}
     taken = {way.way for way in ways} if service.role == "mta" else {service.delivery}
     for item in service.backend.files:
-        if item.ways and not taken.intersection(item.ways):
+        if (item.ways and not taken.intersection(item.ways)) or (item.accounts and stack.accounts.backend not in item.accounts):
             continue
         text = environment.get_template(item.template).render(context)
         files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)
     files.update(_filters(stack, service))
     if service.role == "mta":
         files.update(_includes(stack))
+    if not service.backend.listeners:
+        return files
     keeper = _owner(service.backend.container.tls_owner)
     files["tls/ca.pem"] = File(secrets.ca, 0o644, (0, 0), "reload")
     files["tls/cert.pem"] = File(secrets.certificate, 0o644, (0, 0), "reload")
     files["tls/key.pem"] = File(secrets.key, 0o600, keeper, "reload")
     files["tls/bundle.pem"] = File(secrets.key + secrets.certificate, 0o600, keeper, "reload")
     return files
+
+
+def _directory(stack: Stack, secrets: Secrets) -> Directory:
+    keeper = directory(stack.accounts.backend)
+    return Directory(stack.accounts.backend, secrets.directory, keeper.container.volumes[keeper.shared]) if keeper else Directory("file")
 
 
 def _includes(stack: Stack) -> Files:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, engine, load, render, stack, standing, state
+from stackctl import addresses, directory, engine, load, render, stack, standing, state
 from stackctl.clients.where import open_listeners
 from stackctl.errors import StackctlError, UsageError
 from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
@@ -69,7 +69,7 @@ def password_of(known: state.State, who: str) -> str:
 def status(known: state.State) -> tuple[ServiceStatus, ...]:
     """Every service of a stack, the MTA first."""
     now = {one.service: one for one in engine.containers(known.name)}
-    parts = {"mta": known.endpoints["mta"], **known.endpoints["stores"]}
+    parts = state.parts(known.endpoints)
     return tuple(
         ServiceStatus(
             name,
@@ -125,6 +125,8 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
         here = change.stack
         if who in addresses.names(here).addresses:
             raise UsageError(f"{who} is a user or an alias already", "`stackctl user passwd` sets another password")
+        if directory.there_is(known) and who in directory.listed(known):
+            raise UsageError(f"{who} is in the directory already", "`stackctl user passwd` sets another password")
         host = who.rpartition("@")[2]
         if host == here.disposable:
             raise UsageError(f"every address of {host} exists already", "log in with the disposable password: `stackctl endpoints --secrets`")
@@ -140,6 +142,10 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
 def user_password(known: state.State, who: str, password: str | None = None) -> str:
     """Sets a user's password, or makes a new one; returns it. Raises UsageError for an unknown user."""
     with _changing(known) as change:
+        if _only_in_directory(known, change.stack, who):
+            made = state.new_credential(password)
+            directory.set_password(known, _valid(address, who), made.hash)
+            return made.password
         who = _known(change.stack, who)
         known.credentials[who] = state.new_credential(password)
         known.changed = [*dict.fromkeys([*known.changed, who])]
@@ -149,6 +155,9 @@ def user_password(known: state.State, who: str, password: str | None = None) -> 
 def user_delete(known: state.State, who: str) -> None:
     """Takes a user away: mail is refused and logins fail at once; the mailbox stays in the volume. Raises UsageError for an unknown user."""
     with _changing(known) as change:
+        if _only_in_directory(known, change.stack, who):
+            directory.delete(known, _valid(address, who))
+            return
         who = _known(change.stack, who)
         known.added.pop(who, None)
         known.deleted = [*dict.fromkeys([*known.deleted, who])]
@@ -364,6 +373,25 @@ def _served(here: Stack, who: str) -> None:
 def _meant(word: str, known: Iterable[str]) -> str:
     """A hint: which name was meant."""
     return Report("").guess(word, sorted(known)) or "`stackctl alias list` and `stackctl user list` show who is there"
+
+
+def users(known: state.State) -> tuple[tuple[str, str], ...]:
+    """The users of a running stack, each with where he is from: stack.yaml, added live, or the directory, where its own tools added him.
+
+    One who was taken out of the directory by its own tools is left out. Raises EngineError where the directory does not answer.
+    """
+    own = {account["address"]: "added live" if account["address"] in known.added else "stack.yaml" for account in known.endpoints["accounts"]}
+    if not directory.there_is(known):
+        return tuple(own.items())
+    there = directory.listed(known)
+    kept = {address: origin for address, origin in own.items() if address in there or address == known.endpoints["catch_all"]["address"]}
+    return tuple((kept | {address: "directory" for address in there if address not in kept}).items())
+
+
+def _only_in_directory(known: state.State, here: Stack, who: str) -> bool:
+    """Whether an account was added to the directory by its own tools."""
+    who = _valid(address, who)
+    return directory.there_is(known) and who not in render.mailbox_addresses(here) and who in directory.listed(known)
 
 
 def _known(here: Stack, who: str) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from stackctl.backends import all_backends, choices, find, versions
+from stackctl.backends import account_kinds, all_backends, choices, find, versions
 from stackctl.model import NextHop, Quota, Stack
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?=.*[A-Za-z])([A-Za-z0-9@._/+-]|:(?! |$)| (?=[A-Za-z0-9]))*|[A-Za-z]")  # a text that YAML takes for one without quotes
@@ -166,6 +166,7 @@ def json_schema() -> dict[str, Any]:
         properties["version"]["anyOf"] = [{"enum": [*there, *(float(v) for v in there if v.replace(".", "", 1).isdigit()), None]}]
         files = [file for b in all_backends().values() if b.role == role for file in b.settings]
         properties["settings"]["propertyNames"] = {"enum": list(dict.fromkeys(files))}
+    definitions["Accounts"]["properties"]["backend"]["enum"] = list(account_kinds())
     ways = dict.fromkeys(way for b in all_backends().values() for way in b.delivery)
     definitions["Store"]["properties"]["delivery"]["anyOf"] = [{"enum": [*ways, None]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "stack.yaml", "description": "A mail system for stackctl"}

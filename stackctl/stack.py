@@ -8,12 +8,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, ca, certificate, compose, engine, images, load, peers, ports, render, standing, start, state
+from stackctl import addresses, ca, certificate, compose, directory, engine, images, load, peers, ports, render, standing, start, state
 from stackctl.errors import EngineError
 from stackctl.labels import NETWORK, config_volume, volume_name
 from stackctl.model import Quota, Stack, User
@@ -30,6 +30,7 @@ class Plan:
     stack: Stack
     services: tuple[Service, ...]
     files: Mapping[str, Files]
+    accounts: Mapping[str, directory.Entry] = field(default_factory=dict)  # what belongs into the directory
 
 
 def up(path: Path | None, name: str | None = None, fresh: bool = False, report: Report = lambda _: None) -> Up:
@@ -88,11 +89,23 @@ def _up(
     if existing:  # first they take what has changed, then they are asked
         starting.result()
         _renew(plan, before, existing, done)
+    handing = pool.submit(_hand_in, plan, starting, done)
+    under_way.append(handing)
+    if any(service.role == "directory" for service in plan.services):  # a server that looked up in vain would wait some seconds until it does again
+        handing.result()
     by_name = {service.name: service for service in plan.services}
     start.prove(done, starting, started, lambda name: _complaint(stack, by_name[name], plan.files[name], tags))
     done.steps += [Step("quota", said, 0.0) for service in plan.services if (said := render.passed_quotas(plan.stack, service))]
     for peer in peers.meet(plan.stack, known.containers["mta"], plan.services[0].hostname):
         done.steps.append(Step("next hop", f"the stack {peer} is not up: mail for it waits", 0.0))
+
+
+def _hand_in(plan: Plan, starting: Future[None], done: Up) -> None:
+    """Puts the users into the directory, where there is one."""
+    starting.result()
+    if directory.there_is(done.state):
+        with done.step("accounts", f"{len(plan.accounts)} in the directory"):
+            directory.hand_in(done.state, plan.accounts, everything=True)
 
 
 def _network(stack: Stack, looked: Future[engine.Found]) -> None:
@@ -112,8 +125,12 @@ def _plan(stack: Stack, known: state.State) -> Plan:
             credentials[user.address] = known.credential(user.address, user.password)
     known.disposable = known.disposable or state.new_credential()
     authority, leaf = _certificate(stack, known)
-    secrets = Secrets({address: pair.hash for address, pair in credentials.items()}, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate)
-    return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services})
+    hashes = {address: pair.hash for address, pair in credentials.items()}
+    kept = directory.entries(stack, hashes)
+    if kept:
+        known.directory = known.directory or state.new_password()
+    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory)
+    return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
 
 
 def _compiled() -> Path:
@@ -234,6 +251,9 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
             jobs.append((service, kinds))
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
         list(pool.map(lambda job: _apply(job[0], known, before, job[1]), jobs))
+    if directory.there_is(known):
+        directory.hand_in(known, plan.accounts)
+        state.save(known)
 
 
 def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -291,7 +311,8 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
         "ca": str(authority.certificate_path),
         "tls_name": plan.services[0].hostname,
         "mta": of(plan.services[0]),
-        "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services[1:]},
+        "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services if service.role == "store"},
+        **{service.name: of(service) for service in plan.services if service.role == "directory"},
         "accounts": [{"address": user.address, "password": None} for user in stack.users],
         "catch_all": {"address": stack.catch_all_address, "password": None},
         "disposable": {"domain": stack.disposable, "password": None},

@@ -50,6 +50,8 @@ class State:
     aliases: dict[str, list[str]] = field(default_factory=dict)  # aliases and system aliases set while it ran
     aliases_deleted: list[str] = field(default_factory=list)
     domains: dict[str, str | None] = field(default_factory=dict)  # domains added while it ran: name -> who gets the mail for its unknown addresses
+    directory: str = ""  # the password with which servers look accounts up
+    handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`
@@ -67,15 +69,23 @@ class State:
 
 
 def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
-    """What the endpoints say of each service, the MTA first."""
-    return {"mta": endpoints["mta"], **endpoints["stores"]} if endpoints else {}
+    """What the endpoints say of each service, the MTA first; the directory last, where there is one."""
+    if not endpoints:
+        return {}
+    every = {"mta": endpoints["mta"], **endpoints["stores"], "directory": endpoints.get("directory")}
+    return {name: part for name, part in every.items() if part}
+
+
+def new_password() -> str:
+    """A password that cannot be guessed: 119 bits, letters and digits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
 def new_credential(password: str | None = None) -> Credential:
     """A credential for a password, or for one that is made (119 bits)."""
     import bcrypt
 
-    password = password or "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    password = password or new_password()
     # Cost 4 (1 ms) is for speed: made passwords cannot be guessed, and a test stack logs in thousands of times.
     # bcrypt reads 72 octets at most.
     return Credential(password, bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(4)).decode())

@@ -217,6 +217,7 @@ _EXAMPLES: dict[int | str, str] = {
     "ports": "fixed: {mta.smtp: 2525}",
     "debian": "release: trixie",
     "limits": "memory: 256M",
+    "accounts": "backend: file",
 }
 
 

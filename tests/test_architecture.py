@@ -22,7 +22,7 @@ LAYERS = (
     ("compose",),
     ("engine",),
     ("state",),
-    ("standing", "peers", "logbook", "steps"),
+    ("standing", "peers", "logbook", "steps", "directory"),
     ("trace", "start"),
     ("stack", "again"),
     ("running", "export", "preview", "filters", "traffic", "mta", "queue"),

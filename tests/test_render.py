@@ -27,6 +27,9 @@ CASES = {
     "courier-smtp": "stores: [{backend: courier, delivery: smtp}]\nusers: [{address: alice@example.test, quota: {storage: 1M, messages: 9}}]\n",
     "everything": (HERE / "good_stacks/everything.yaml").read_text(encoding="utf-8"),
     "relayhost": 'relayhost: "[relay.example.net]:587"\n',
+    "accounts-sqlite": "accounts: {backend: sqlite}\n",
+    "accounts-postgres": 'accounts: {backend: postgres}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',
+    "accounts-ldap": 'accounts: {backend: ldap}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',
     "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",
 }
 
@@ -94,13 +97,16 @@ def test_files_of_secrets_are_not_for_everybody(case: str, tmp_path: Path) -> No
     path.write_text(CASES[case], encoding="utf-8")
     here = preview.preview(path).stack
     hash_, key = "$2b$04$" + "x" * 53, b"-----BEGIN PRIVATE KEY-----\n"
-    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(here), hash_), hash_, b"certificate\n", key, b"ca\n")
+    lookup = "the-password-of-lookups"
+    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(here), hash_), hash_, b"certificate\n", key, b"ca\n", lookup)
     for service in render.services(here):
         files = render.render(here, service, secrets)
-        assert {"tls/cert.pem", "tls/key.pem", "tls/bundle.pem", "tls/ca.pem"} <= set(files)
         for name, file in files.items():
-            if hash_.encode() in file.content or key in file.content:
+            if hash_.encode() in file.content or key in file.content or lookup.encode() in file.content:
                 assert file.mode & 0o007 == 0, f"{service.name}/{name}: {file.mode:o}"
+        if not service.backend.listeners:
+            continue
+        assert {"tls/cert.pem", "tls/key.pem", "tls/bundle.pem", "tls/ca.pem"} <= set(files)
         assert files["tls/bundle.pem"].content == key + b"certificate\n"
         assert files["tls/cert.pem"].content == b"certificate\n"
 

@@ -51,8 +51,9 @@ def _known(name: str | None, file: Path | None) -> State:
 
 
 def _backends(known: State) -> dict[str, str]:
-    parts = {"mta": known.endpoints["mta"], **known.endpoints["stores"]}
-    return {service: part["backend"] for service, part in parts.items()}
+    from stackctl import state
+
+    return {service: part["backend"] for service, part in state.parts(known.endpoints).items()}
 
 
 def logs(

@@ -105,8 +105,9 @@ def list_users(file: File = None, name: Name = None, json: Json = False) -> None
     from stackctl import running
 
     known = running.named(name, file)
-    rows = [{"address": account["address"], "added_live": account["address"] in known.added} for account in known.endpoints["accounts"]]
+    found = running.users(known)
+    rows = [{"address": address, "added_live": origin == "added live", **({"from": origin} if origin == "directory" else {})} for address, origin in found]
     if json:
         show.as_json(rows)
     else:
-        show.table(("ADDRESS", "FROM"), [(row["address"], "added live" if row["added_live"] else "stack.yaml") for row in rows])
+        show.table(("ADDRESS", "FROM"), found)
