@@ -18,20 +18,26 @@ STOP = {"entrypoint": ["sleep", "infinity"], "pull_policy": "never"}
 
 
 def up(bench: Bench, runs: int) -> Iterator[Figure]:
-    """A warm `up` of the default stack until its first message was read, beside `docker compose up -d` of as many containers that sleep."""
+    """A warm `up` of the default stack until its first message was read over IMAPS, beside `docker compose up -d` of as many containers that sleep."""
     with bench.removed(bench.name("up")) as name, bench.removed(bench.name("floor")) as ports, bench.removed(bench.name("bare-floor")) as no_ports:
         bench.stackctl("up", "--name", name)  # images, CA and volumes are made here
         bench.stackctl("down", "--name", name)
 
-        def whole() -> float:
-            took = bench.timed("up", "--name", name)
+        whole: list[float] = []
+
+        def first_read() -> float:
+            start = time.perf_counter()
+            said = json.loads(bench.stackctl("up", "--name", name, "--json"))
+            whole.append(since(start))
             bench.stackctl("down", "--name", name)
-            return took
+            read = min(float(step["ended_after"]) for step in said["steps"] if step["detail"] == "IMAPS")
+            return whole[-1] - 1000 * (float(said["seconds"]) - read)
 
         floors = [_floor(bench, ports, True), _floor(bench, no_ports, False)]
-        own, with_ports, without = map(median, interleaved(runs, whole, *floors))
-    yield Figure("up", "up, until every store was read", "ms", own, with_ports, "3 sleeping containers, same ports", most=1.5)
-    yield Figure("up", "up, until every store was read", "ms", own, without, "3 sleeping containers, no ports")
+        first, with_ports, without = map(median, interleaved(runs, first_read, *floors))
+    yield Figure("up", "up, until the first message was read", "ms", first, with_ports, "3 sleeping containers, same ports", most=1.5)
+    yield Figure("up", "the same", "ms", first, without, "3 sleeping containers, no ports")
+    yield Figure("up", "up, until every store was read and the command ended", "ms", median(whole), with_ports, "3 sleeping containers, same ports")
 
 
 def _floor(bench: Bench, name: str, published: bool) -> Callable[[], float]:

@@ -14,11 +14,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Step:
-    """Something that happened, with the seconds it took."""
+    """Something that happened, with the seconds it took, and when it was done by the monotonic clock."""
 
     what: str
     detail: str
     seconds: float
+    ended: float = field(default_factory=time.monotonic)
 
 
 @dataclass

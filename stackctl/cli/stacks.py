@@ -60,7 +60,7 @@ def up(
             done = stack.up(file, name, fresh, report)
     seconds = time.monotonic() - start
     if json:
-        steps = [{"what": step.what, "detail": step.detail, "seconds": round(step.seconds, 3)} for step in done.steps]
+        steps = [{"what": s.what, "detail": s.detail, "seconds": round(s.seconds, 3), "ended_after": round(s.ended - start, 3)} for s in done.steps]
         show.as_json({"name": done.state.name, "changed": True, "seconds": round(seconds, 3), "steps": steps})
         return
     _what_happened(done, seconds)
