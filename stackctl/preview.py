@@ -43,11 +43,16 @@ def differences(path: Path | None, name: str | None = None) -> dict[str, str]:
     for service in plan.services:
         running = engine.fetch(known.containers[service.name], render.CONFIG) if service.name in known.containers else {}
         for file, new in sorted(plan.files[service.name].items()):
-            before = re.sub(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", MASKED, running.get(file, b"").decode())
-            lines = difflib.unified_diff(before.splitlines(True), new.content.decode().splitlines(True), f"running/{file}", f"stack.yaml/{file}")
+            before, after = (_masked(text.decode()).splitlines(True) for text in (running.get(file, b""), new.content))
+            lines = difflib.unified_diff(before, after, f"running/{file}", f"stack.yaml/{file}")
             if text := "".join(lines):
                 found[f"{service.name}/{file}"] = text
     return found
+
+
+def _masked(text: str) -> str:
+    """A file's text without password hashes, and without names that come from these."""
+    return render.CONTENT_NAME.sub("content", re.sub(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", MASKED, text))
 
 
 def check(path: Path | None, name: str | None = None, report: Report = lambda _: None) -> dict[str, tuple[bool, str]]:

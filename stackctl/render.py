@@ -22,6 +22,7 @@ from stackctl.model import Stack
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+CONTENT_NAME = re.compile(r"content-[0-9a-f]{12}")  # by which a server is asked whether it has read a file to its end
 CONFIG = "/etc/stackctl"  # where a container finds its files
 RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
 DIRECTORY = "directory"  # the service that keeps accounts, where they are not in files
@@ -393,5 +394,6 @@ def _environment(folder: Path, compiled: Path | None) -> Environment:
     environment.filters["native"] = native
     environment.filters["alias_target"] = _alias_target
     environment.filters["word"] = _word
+    environment.filters["content_name"] = lambda text: f"content-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     environment.filters["re"] = lambda text: re.escape(text).replace("/", r"\/")
     return environment
