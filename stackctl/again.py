@@ -25,47 +25,46 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
     """
     if known.containers or "directory" in known.endpoints:  # the others would look up in vain until it answers
         return None
-    with state.lock(known.name), ThreadPoolExecutor(4) as pool:
-        looked = pool.submit(engine.look, known.name)
-        under_way: list[Future[Any]] = [looked]
+    volumes = [volume_name(known.name, config_volume(service)) for service in known.pushed]
+    with state.lock(known.name), ThreadPoolExecutor(3) as pool:
+        # One question for all that must be there: each program that is started costs 30 ms of a processor.
+        there = pool.submit(command.run, ["docker", "inspect", "--format", "there", *volumes, *known.images.values()], check=False)
+        network = pool.submit(_network, known)
+        under_way: list[Future[Any]] = [there, network]
         done = Up(known, report)
         try:
-            if not _is_as_it_was(known, looked, pool, under_way):
+            made = network.result()
+            if not (made and there.result().status == 0 and _is_as_it_was(known)):
+                if made:
+                    engine.remove_network(known.name, NETWORK)
                 return None
             started = {service: threading.Event() for service in known.pushed}
-            starting = pool.submit(start.containers, done, started)
-            under_way.append(starting)
+            under_way.append(starting := pool.submit(start.containers, done, started))
             start.prove(done, starting, started, lambda _: "")  # its files have been good before
         except BaseException as why:
-            start.clear_up(known.name, looked, under_way, why)
+            start.end(under_way)
+            start.abandon(known.name, volumes, why)
             raise
         state.save(known)
         return done
 
 
-def _is_as_it_was(known: state.State, looked: Future[engine.Found], pool: ThreadPoolExecutor, under_way: list[Future[Any]]) -> bool:
-    file = start.project(known.name)
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != known.compose_digest:
-        return False
-    images = pool.submit(command.run, ["docker", "image", "inspect", "--format", "{{.Id}}", *known.images.values()], check=False)
-    network = pool.submit(_network, known, looked)
-    under_way += [images, network]
-    return (
-        state.load(known.name) == known  # another command may have had its turn in between
-        and all(ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values())
-        and not looked.result().containers
-        and {volume_name(known.name, config_volume(service)) for service in known.pushed} <= set(looked.result().volumes)
-        and images.result().status == 0
-        and network.result()
+def _is_as_it_was(known: state.State) -> bool:
+    """Whether no other command changed the stack while this one waited for its turn, and its ports are free."""
+    return state.load(known.name) == known and all(
+        ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values()
     )
 
 
-def _network(known: state.State, looked: Future[engine.Found]) -> bool:
-    """Makes the network as the project has it, 60 ms that Compose would take; False where other stacks are to be met, or something runs."""
+def _network(known: state.State) -> bool:
+    """Makes the network as the Compose project has it, 60 ms that Compose would take; False where the project is another, or other stacks are to be met."""
     import yaml
 
-    networks: Mapping[str, Any] = yaml.load(start.project(known.name).read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["networks"]
-    if set(networks) != {NETWORK} or engine.wanted_by(known.name) or looked.result().containers:
+    text = start.project(known.name).read_bytes() if start.project(known.name).is_file() else b""
+    if hashlib.sha256(text).hexdigest() != known.compose_digest or engine.wanted_by(known.name):
+        return False
+    networks: Mapping[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["networks"]
+    if set(networks) != {NETWORK}:
         return False
     engine.make_network(known.name, NETWORK, networks[NETWORK]["labels"], networks[NETWORK]["driver_opts"])
     return True

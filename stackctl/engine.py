@@ -160,6 +160,11 @@ def make_network(stack: str, network: str, labels: Mapping[str, str], options: M
     command.run(["docker", "network", "create", *words, volume_name(stack, network)], check=False)  # what is wrong, Compose will say
 
 
+def remove_network(stack: str, network: str) -> None:
+    """Removes a network of a stack by its name in the project; one that is in use stays."""
+    command.run(["docker", "network", "rm", volume_name(stack, network)], check=False)
+
+
 def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
     """The names of the volumes of a stack, or of every stack."""
     with _translated():

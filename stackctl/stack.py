@@ -54,7 +54,9 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
         try:
             _up(stack, looked, built, pool, under_way, done)
         except BaseException as why:
-            start.clear_up(stack.name, looked, under_way, why)
+            start.end(under_way)
+            if not looked.exception() and not looked.result().containers:
+                start.abandon(stack.name, looked.result().volumes, why)
             raise
         known.source, known.fingerprint = where, standing.fingerprint(content, name)
         known.watched = standing.watch(loaded.files)

@@ -164,19 +164,21 @@ def _first_message(up: Up, way: str) -> None:
             raise
 
 
-def clear_up(stack: str, looked: Future[engine.Found], under_way: Sequence[Future[Any]], why: BaseException) -> None:
-    """Ends what is under way after a failure and, where nothing ran before, removes what was made; the hint of `why` names the servers' logs."""
+def end(under_way: Sequence[Future[Any]]) -> None:
+    """Ends what is under way after a failure, programs too."""
     while wait(under_way, timeout=0.05).not_done:  # an interrupt reaches the main thread alone
         command.end_all()
-    if looked.exception() or looked.result().containers:
-        return
-    evidence = _abandon(stack, looked.result().volumes)
+
+
+def abandon(stack: str, volumes_before: Sequence[str], why: BaseException) -> None:
+    """Takes the evidence, then removes what a failed start of a stack made that was down; the hint of `why` names the servers' logs."""
+    evidence = _abandon(stack, volumes_before)
     if evidence and isinstance(why, StackctlError):
         why.hint = f"what the servers said is in {evidence}; `stackctl check` lets them look at their files"
 
 
 def _abandon(name: str, volumes_before: Sequence[str]) -> Path | None:
-    """Takes the evidence, then removes what a failed first start made; the folder of the evidence, if there is any."""
+    """The folder of the evidence, if there is any."""
     evidence = None
     with contextlib.suppress(StackctlError):  # a full disk, say: what was made goes all the same
         for one in engine.containers(name):
