@@ -27,7 +27,7 @@ class Listener(_Frozen):
     """A port inside the container. `tls`: implicit from the first octet, starttls, or none at all."""
 
     port: int
-    protocol: Literal["smtp", "imap", "pop3", "managesieve", "http"]
+    protocol: Literal["smtp", "imap", "pop3", "managesieve", "http", "telnet"]
     tls: Literal["implicit", "starttls", "none"]
     login: bool = Field(True, description="Whether clients log in here")
 
@@ -118,13 +118,15 @@ class Backend(_Frozen):
     family: str = Field(description="What stack.yaml calls it; several versions share one")
     version: str | None = Field(None, description="What stack.yaml's version key says, where a family has several")
     default: bool = Field(True, description="Whether it is its family's choice when no version is given")
-    role: Literal["mta", "store", "directory"]
+    role: Literal["mta", "store", "directory", "host"]
     summary: str
     release: str = Field(description="The Debian release whose packages it is built from")
     listeners: dict[str, Listener]
     provides: tuple[str, ...] = Field((), description="Capabilities that scenarios and commands ask for")
     delivery: dict[str, Delivery] = Field(default_factory=dict, description="Ways in, the default first (role store)")
     delivery_reasons: dict[str, str] = Field(default_factory=dict, description="Why other ways are refused: way to reason")
+    system_users: tuple[str, ...] = Field((), description="The accounts of the system itself, which no person can have (role host)")
+    greetings: tuple[str, ...] = Field((), description="The protocols whose greeting can be set")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
     mailboxes: tuple[str, ...] = ()
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")
@@ -138,6 +140,11 @@ class Backend(_Frozen):
     log: Log = Log()
     verbs: tuple[str, ...]
     folder: Path
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether any of its listeners wants a certificate."""
+        return any(listener.tls != "none" for listener in self.listeners.values())
 
 
 @cache
@@ -180,6 +187,11 @@ def find(role: str, family: str, version: str | None = None) -> Backend:
 def directory(kind: str) -> Backend | None:
     """The server that keeps accounts in this way, None where they are files."""
     return next((b for b in all_backends().values() if b.role == "directory" and kind in b.accounts), None)
+
+
+def login_host() -> Backend:
+    """The host that people log in to."""
+    return next(b for b in all_backends().values() if b.role == "host")
 
 
 def account_kinds(chosen: Iterable[Backend] = ()) -> tuple[str, ...]:

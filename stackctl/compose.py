@@ -32,7 +32,8 @@ def listeners(stack: Stack, service: Service) -> tuple[str, ...]:
     return tuple(
         name
         for name, listener in service.backend.listeners.items()
-        if stack.tls.plaintext_listeners or listener.tls == "implicit" or not listener.login or listener.protocol == "managesieve"
+        if (name != "telnet" or (stack.host and stack.host.telnet))
+        and (stack.tls.plaintext_listeners or listener.tls == "implicit" or not listener.login or listener.protocol == "managesieve")
     )
 
 
@@ -78,7 +79,7 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
     if service.role == "mta":
         mounts += [f"{route.volume}-{route.store}:{route.path}" for route in routes(stack) if route.volume]
     keeper = directory(stack.accounts.backend)
-    if keeper and service.role != "directory":
+    if keeper and service.role in ("mta", "store"):
         mounts.append(f"{keeper.shared}-{DIRECTORY}:{keeper.container.volumes[keeper.shared]}:ro")
     static = hashlib.sha256(repr([(path, file.digest) for path, file in sorted(files.items()) if file.on_change == "restart"]).encode())
     found: dict[str, Any] = {

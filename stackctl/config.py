@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from stackctl import engine, load, preview, stack, standing, state
+from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, UsageError
 from stackctl.steps import Report
 
@@ -57,8 +58,10 @@ class _Source:
     def services(self) -> dict[str, str]:
         """Each service with the name of its backend."""
         if self.plan:
-            return {service.name: service.backend.name for service in self.plan.services if service.role != "directory"}
-        return {name: part["backend"] for name, part in state.parts(self.known.endpoints).items() if name != "directory"}
+            found = {service.name: service.backend.name for service in self.plan.services}
+        else:
+            found = {name: part["backend"] for name, part in state.parts(self.known.endpoints).items()}
+        return {name: backend for name, backend in found.items() if "config" in all_backends()[backend].verbs}
 
     def ask(self, service: str, verb: Words, *arguments: str) -> str:
         argv = [f"{stack.VERBS}/{verb}", *arguments]

@@ -8,11 +8,11 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from stackctl import addresses, known
-from stackctl.backends import Backend, account_kinds, choices, find, service_name, versions
-from stackctl.model import CommonFilters, Filters, NextHop, Stack, Store, User, alias_target
+from stackctl.backends import Backend, account_kinds, all_backends, choices, find, login_host, service_name, versions
+from stackctl.model import CommonFilters, Filters, HostUser, LoginHost, NextHop, Stack, Store, User, alias_target
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import MAX_OCTETS, Mapping, line_of, walk
 from stackctl.validate import CONTROL
@@ -20,13 +20,14 @@ from stackctl.validate import CONTROL
 BCRYPT_OCTETS = 72  # bcrypt takes no more of a password than that
 LEAST_MEMORY = 6 * 1024**2  # the engine refuses a container with less
 RESERVED = "store.internal"  # the part of the name space in which the MTA addresses the stores
-SERVICES = ("mta", "mail", "directory")  # the MTA's service and its host name: no store can be called so
+SERVICES = ("mta", "mail", "directory", "host")  # services that are no store, and the MTA's host name: no store can be called so
 _LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
 _HOST = re.compile(rf"[0-9a-f:.]+|{_LABELS}", re.IGNORECASE)
 _ADDRESS = re.compile(r"[0-9.]+|[0-9a-f]*:[0-9a-f:.]*", re.IGNORECASE)
 _CIPHERS = re.compile(r"[A-Za-z0-9+!@=_.:-]+")  # openssl-ciphers(1), with ':' as the one separator
 _MIRROR = re.compile(r"(https?://[A-Za-z0-9\[][A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]*|file:///[A-Za-z0-9._~/+,=%-]*)")  # RFC 3986 2
 _RELEASE = re.compile(r"[a-z][a-z0-9-]{2,31}")
+Person = TypeVar("Person", User, HostUser)
 
 
 class Checks:
@@ -57,6 +58,8 @@ class Checks:
             self.targets()
             self.loops()
         self.servers()
+        self.host()
+        self.greetings()
         self.ports()
         self.values()
 
@@ -295,7 +298,8 @@ class Checks:
         kind, place = self.stack.accounts.backend, ("accounts", "backend")
         kinds = account_kinds()
         if kind not in kinds:
-            self.bad(place, f"accounts cannot be kept in '{shown(kind)}'", self.report.guess(kind, kinds))
+            hint = "system users have logins and mailboxes on the login host: `host: {users: […]}`" if kind == "system" else self.report.guess(kind, kinds)
+            self.bad(place, f"accounts cannot be kept in '{shown(kind)}'", hint)
             return
         for backend in filter(None, (self.mta, *self.stores.values())):
             if kind != "file" and kind not in backend.accounts:
@@ -336,6 +340,33 @@ class Checks:
             guess = self.report.guess(slip.word, slip.candidates) if slip.candidates else ""
             hint = guess if guess.startswith("did") or slip.few else slip.hint
             self.report.add(walk(self.tree, (*place, slip.file, slip.key))[1], shown(slip.message, 160), hint)
+
+    def host(self) -> None:
+        """The login host: its domain and its people."""
+        host, domain = self.stack.host, self.stack.host_domain
+        if host is None:
+            return
+        taken = {*self.stack.strict_domains, self.stack.disposable, *self.stack.mydestination, *self.stack.routes}
+        if domain in taken and self.sound("domain", "domains", "disposable_domain", "mydestination", "routes"):
+            self.bad(("host",), f"'{domain}' is the domain of the login host's users, and of something else", "remove it there")
+        if host.telnet and not self.stack.tls.plaintext_listeners:
+            self.bad(("host", "telnet"), "telnet has no TLS, and `plaintext_listeners: false` leaves no port open without it", "keep one of them")
+        first: dict[str, int] = {}
+        for number, user in enumerate(host.users):
+            place: Place = ("host", "users", number, "name")
+            if user.name in first:
+                self.bad(place, f"login '{user.name}' is given twice", f"first on line {first[user.name]}")
+            first.setdefault(user.name, self.line(place))
+            if user.name in login_host().system_users:
+                self.bad(place, f"'{user.name}' is an account of the system itself", "choose another name")
+
+    def greetings(self) -> None:
+        """Whether a server of the stack can say what it is to greet with."""
+        there = [backend for backend in (self.mta, *self.stores.values()) if backend]
+        for protocol in type(self.stack.greetings).model_fields:
+            if getattr(self.stack.greetings, protocol) is not None and not any(protocol in backend.greetings for backend in there) and self.sound("stores", "mta"):
+                able = ", ".join(name for name, backend in all_backends().items() if protocol in backend.greetings)
+                self.bad(("greetings", protocol), f"no server of this stack has an {protocol.upper()} greeting that can be set", f"these have: {able}")
 
     # -- ports
 
@@ -412,18 +443,25 @@ class Checks:
 
     def passwords(self, folder: Path) -> tuple[User, ...]:
         """The users, with the passwords that are in files."""
-        users = []
-        for number, user in enumerate(self.stack.users):
-            place: Place = ("users", number, "password_file" if user.password_file else "password")
-            password = user.password
-            if user.password is not None and user.password_file is not None:
-                self.bad(place, f"user '{user.address}' has both password and password_file", "keep one of them")
-            elif user.password_file is not None and (password := self.first_line(folder / user.password_file, place)) is not None:
-                user = user.model_copy(update={"password": password})
-            if password is not None and len(password.encode()) > BCRYPT_OCTETS:
-                self.bad(place, f"the password of '{user.address}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it")
-            users.append(user)
-        return tuple(users)
+        return tuple(self.password(user, user.address, ("users", number), folder) for number, user in enumerate(self.stack.users))
+
+    def logins(self, folder: Path) -> LoginHost | None:
+        """The login host, with the passwords that are in files."""
+        host = self.stack.host
+        return host and host.model_copy(
+            update={"users": tuple(self.password(user, user.name, ("host", "users", number), folder) for number, user in enumerate(host.users))}
+        )
+
+    def password(self, user: Person, name: str, where: Place, folder: Path) -> Person:
+        place: Place = (*where, "password_file" if user.password_file else "password")
+        password = user.password
+        if user.password is not None and user.password_file is not None:
+            self.bad(place, f"user '{name}' has both password and password_file", "keep one of them")
+        elif user.password_file is not None and (password := self.first_line(folder / user.password_file, place)) is not None:
+            user = user.model_copy(update={"password": password})
+        if password is not None and len(password.encode()) > BCRYPT_OCTETS:
+            self.bad(place, f"the password of '{name}' is longer than {BCRYPT_OCTETS} octets, of which bcrypt would use no more", "shorten it")
+        return user
 
     def filters(self, folder: Path, users: tuple[User, ...]) -> tuple[CommonFilters, tuple[User, ...]]:
         """The common filters and the users, with the texts of the scripts where their file names were."""

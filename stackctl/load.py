@@ -73,5 +73,6 @@ def _parse(text: str, where: str, folder: Path) -> tuple[Stack, tuple[Path, ...]
     checks.run()
     filters, users = checks.filters(folder, checks.passwords(folder))
     relayhost, routes = checks.next_hops(folder)
+    host = checks.logins(folder)
     report.finish()
-    return stack.model_copy(update={"users": users, "filters": filters, "relayhost": relayhost, "routes": routes}), tuple(checks.files)
+    return stack.model_copy(update={"users": users, "filters": filters, "relayhost": relayhost, "routes": routes, "host": host}), tuple(checks.files)

@@ -27,6 +27,10 @@ _MAIL_FILE = re.compile(r"/[A-Za-z0-9._/+-]{1,250}")
 _COMMAND = re.compile(r"\|[\x20-\x7e]{1,1000}")
 _SIZE = re.compile(r"([0-9]{1,15})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# What useradd(8) takes, in the length that utmp(5) has room for.
+_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+# What each server can say after its greeting code, whatever it makes of quotes, variables and comments in its own files.
+_GREETING = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .,:;!?'()*+/<=>@_-]{0,198}[A-Za-z0-9.!?)>*])?")
 
 
 def domain(value: str) -> str:
@@ -121,6 +125,34 @@ def printable(value: str) -> str:
     return value
 
 
+def prose(value: str) -> str:
+    """A text of several lines for a terminal; ValueError where a control character other than a line end or a tabulator is in it."""
+    if _CONTROL.search(value.replace("\n", "").replace("\t", "")):
+        raise ValueError("holds a control character other than a line end or a tabulator")
+    return value
+
+
+def login_name(value: str) -> str:
+    """A name for a system user; ValueError when a system does not take it."""
+    if not _LOGIN.fullmatch(value):
+        raise ValueError(f"'{printable(value)}' is not a login name such as alice: a lower-case letter first, then letters, digits, '_' and '-', at most 32")
+    return value
+
+
+def greeting(value: str) -> str:
+    """A text that servers greet with (RFC 5321 4.2 textstring, RFC 9051 text); ValueError for one that their files would read otherwise."""
+    if not _GREETING.fullmatch(value):
+        raise ValueError("is not a greeting: ASCII letters, digits, spaces and .,:;!?'()*+/<=>@_-, at most 200, a letter or digit first")
+    return value
+
+
+def gecos(value: str) -> str:
+    """A full name; ValueError when passwd(5) cannot hold it."""
+    if ":" in printable(value) or "," in value:
+        raise ValueError("holds ':' or ',', which divide the fields of a passwd file")
+    return value
+
+
 def native(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Pass-through settings whose every key and text is printable."""
 
@@ -147,6 +179,10 @@ Name = Annotated[str, AfterValidator(name)]
 AliasName = Annotated[str, AfterValidator(alias_name)]
 AliasTarget = Annotated[str, AfterValidator(alias_target)]
 Text = Annotated[str, AfterValidator(printable)]
+Prose = Annotated[str, AfterValidator(prose), Field(max_length=4096)]
+LoginName = Annotated[str, AfterValidator(login_name)]
+FullName = Annotated[str, AfterValidator(gecos), Field(max_length=100)]
+Greeting = Annotated[str, AfterValidator(greeting)]
 Octets = Annotated[  # at most an EiB: every server counts in 64 bits
     int,
     BeforeValidator(octets),
@@ -311,6 +347,39 @@ class Limits(Frozen):
     auth_failure_delay: float = Field(2.0, ge=0, le=30, description="Seconds until a wrong password is answered, where the server can set it.")
 
 
+class Greetings(Frozen):
+    """What servers say to whoever connects."""
+
+    smtp: Greeting | None = Field(None, description="What the MTA says behind its host name, which comes first always (RFC 5321); `ESMTP` and its own name unless given.")
+    imap: Greeting | None = Field(None, description="What IMAP servers say, where the server can say another text than its own.")
+    pop3: Greeting | None = Field(None, description="What POP3 servers say, where the server can say another text than its own.")
+
+
+class HostUser(Frozen):
+    """A person with a login on the host."""
+
+    name: LoginName = Field(description="The login name; the address is this name at `host.` the main domain.")
+    password: Text | None = Field(None, min_length=1, max_length=256, repr=False, description="The password in clear; one is made unless given.")
+    password_file: Text | None = Field(None, description="A file whose first line is the password; relative to stack.yaml.")
+    full_name: FullName = Field("", description="The name in the passwd file.")
+    shell: Literal["/bin/bash", "/bin/sh", "/usr/sbin/nologin"] = Field("/bin/bash", description="The login shell; /usr/sbin/nologin for a mailbox without a login.")
+    mailbox: Literal["mbox", "maildir"] = Field("mbox", description="Where mail goes: mbox for /var/mail/NAME, maildir for ~/Maildir/.")
+    procmail: bool = Field(False, description="Whether procmail(1) delivers, by the person's ~/.procmailrc.")
+
+
+class LoginHost(Frozen):
+    """A login host: a classic system with a shell, the mail command and system users."""
+
+    users: tuple[HostUser, ...] = Field(
+        default_factory=lambda: (HostUser(name="alice"), HostUser(name="bob", mailbox="maildir")),
+        description="Who has a login; alice (mbox) and bob (Maildir) unless given.",
+    )
+    motd: Prose = Field("", description="What a person sees after login (/etc/motd).")
+    issue: Prose = Field("", description="What stands before `stackctl login` (/etc/issue).")
+    issue_net: Prose = Field("", description="What stands before the login of a telnet connection (/etc/issue.net).")
+    telnet: bool = Field(False, description="Whether the host listens for telnet, where passwords come in clear; not with `plaintext_listeners: false`.")
+
+
 class Stack(Frozen):
     """A whole mail system; every key has a default, so an empty file is the demo stack."""
 
@@ -351,6 +420,8 @@ class Stack(Frozen):
     over_quota: Literal["bounce", "defer"] = Field(
         "bounce", description="What becomes of a message for which a mailbox has no room: back to its sender, or kept in the queue until there is room."
     )
+    greetings: Greetings = Field(default_factory=lambda: Greetings(), description="What servers say to whoever connects.")
+    host: LoginHost | None = Field(None, description="A login host beside the servers; `host: {}` for one with every default, none unless given.")
     tls: Tls = Field(default_factory=lambda: Tls(), description="TLS of every listener.")
     ports: Ports = Field(default_factory=lambda: Ports(), description="Where the services are published.")
     debian: Debian = Field(default_factory=lambda: Debian(), description="Where packages come from.")
@@ -392,6 +463,15 @@ class Stack(Frozen):
     def local_domains(self) -> tuple[str, ...]:
         """The domains of the MTA itself, in which the system aliases are; its host name first."""
         return tuple(dict.fromkeys([f"mail.{self.domain}", "localhost", *self.mydestination]))
+
+    @property
+    def host_domain(self) -> str:
+        """The domain of the login host's system users."""
+        return f"host.{self.domain}"
+
+    def host_address(self, user: HostUser) -> str:
+        """The address of a system user."""
+        return f"{user.name}@{self.host_domain}"
 
     @property
     def next_hops(self) -> tuple[NextHop, ...]:

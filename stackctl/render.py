@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl import addresses
-from stackctl.backends import Backend, Container, Delivery, directory, find, service_name
+from stackctl.backends import Backend, Container, Delivery, directory, find, login_host, service_name
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CONTENT_NAME = re.compile(r"content-[0-9a-f]{12}")  # by which a server is asked whether it has read a file to its end
 CONFIG = "/etc/stackctl"  # where a container finds its files
 RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
+HOST = "host"  # the service that people log in to, and the first label of its name
 DIRECTORY = "directory"  # the service that keeps accounts, where they are not in files
 INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
 OnChange = Literal["accounts", "reload", "restart", "live"]
@@ -172,18 +173,25 @@ def services(stack: Stack) -> tuple[Service, ...]:
         found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way))
     if keeper := directory(stack.accounts.backend):
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
+    if stack.host:
+        found.append(Service(HOST, "host", login_host(), stack.host_domain, {}))
     return tuple(found)
 
 
 def certificate_names(stack: Stack) -> tuple[str, ...]:
     """The names of the stack's certificate: the MTA's host name first, loopback last."""
-    hosts = [service.hostname for service in services(stack) if service.backend.listeners]
+    hosts = [service.hostname for service in services(stack) if service.backend.has_tls]
     return tuple(dict.fromkeys([*hosts, stack.domain, *stack.tls.names, "localhost", "127.0.0.1", "::1"]))
 
 
 def mailbox_addresses(stack: Stack) -> tuple[str, ...]:
     """Every mailbox of the strict domains: the users and the catch-all mailbox."""
     return addresses.mailboxes(stack)
+
+
+def with_passwords(stack: Stack) -> tuple[str, ...]:
+    """Every address that has a password: the mailboxes, and the system users of the login host."""
+    return (*mailbox_addresses(stack), *(stack.host_address(user) for user in (stack.host.users if stack.host else ())))
 
 
 def filed(stack: Stack) -> tuple[str, ...]:
@@ -228,7 +236,14 @@ def recipients(stack: Stack, ways: Sequence[Route]) -> dict[str, list[str]]:
 
     found = {address: expand(address, frozenset()) for address in [*mailboxes, *aliases]}
     found |= {f"@{domain}": expand(address, frozenset()) for domain, address in stack.domain_catch_all.items()}
+    found |= {address: [address] for address in host_addresses(stack)}
     return {address: list(dict.fromkeys(boxes)) for address, boxes in found.items()}
+
+
+def host_addresses(stack: Stack) -> tuple[str, ...]:
+    """Every address of the login host: its system users, and the names that RFC 5321 4.5.1 and habit want; () where there is no host."""
+    names = dict.fromkeys([*(user.name for user in stack.host.users), "postmaster", "root"]) if stack.host else ()
+    return tuple(f"{name}@{stack.host_domain}" for name in names)
 
 
 def senders(stack: Stack) -> dict[str, list[str]]:
@@ -269,6 +284,8 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "recipients": recipients(stack, ways),
         "senders": senders(stack),
         "system_aliases": addresses.system_aliases(stack),
+        "host": stack.host,
+        "host_hashes": {user.name: secrets.hashes[stack.host_address(user)] for user in (stack.host.users if stack.host else ())},
         "tls": TlsPaths(),
         "ca": secrets.ca.decode(),
     }
@@ -283,7 +300,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     files.update(_filters(stack, service))
     if service.role == "mta":
         files.update(_includes(stack))
-    if not service.backend.listeners:
+    if not service.backend.has_tls:
         return files
     keeper = _owner(service.backend.container.tls_owner)
     files["tls/ca.pem"] = File(secrets.ca, 0o644, (0, 0), "reload")

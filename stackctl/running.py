@@ -47,7 +47,7 @@ def endpoints(known: state.State, secrets: bool = False) -> dict[str, Any]:
     found = copy.deepcopy(known.endpoints)
     if secrets and known.disposable:
         found["disposable"]["password"] = known.disposable.password
-        for account in [*found["accounts"], found["catch_all"]]:
+        for account in [*found["accounts"], *found.get("host", {}).get("accounts", ()), found["catch_all"]]:
             account["password"] = known.credentials[account["address"]].password
     return found
 
@@ -267,7 +267,7 @@ def domain_add(known: state.State, name: str, catch_all: str | None = None) -> s
     with _changing(known) as change:
         here = change.stack
         name = _checked(domain, name)
-        if name in (*here.strict_domains, here.disposable) or name in here.local_domains:
+        if name in (*here.strict_domains, here.disposable, *here.local_domains) or (here.host and name == here.host_domain):
             raise UsageError(f"the stack {here.name} serves {name} already", "`stackctl domain list` shows all")
         if name == render.INTERNAL or name.endswith(f".{render.INTERNAL}"):
             raise UsageError(f"{name} is reserved: inside, the stores are addressed in {render.INTERNAL}", "choose another domain")

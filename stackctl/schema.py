@@ -43,8 +43,8 @@ EXAMPLES: dict[str, object] = {
     "system_aliases": {"ops": ["root", "bob@example.test"], "root": ["alice@example.test"]},
     "domain_catch_all": {"example.test": "alice@example.test"},
     "catch_all": "alice@example.test",
-    "myorigin": "host.example.test",
-    "mydestination": ["host.example.test"],
+    "myorigin": "hub.example.test",
+    "mydestination": ["hub.example.test"],
     "relayhost.host": "relay.example.net",
     "relayhost.stack": "other",
     "relayhost.port": 587,
@@ -55,6 +55,16 @@ EXAMPLES: dict[str, object] = {
     "relayhost.tls": "verify",
     "relayhost.ca_file": "relay-ca.pem",
     "routes": {"other.test": {"stack": "other"}},
+    "greetings.smtp": "ready when you are",
+    "greetings.imap": "mail for example.test",
+    "greetings.pop3": "mail for example.test",
+    "host.users[].name": "carol",
+    "host.users[].password": "correct horse",
+    "host.users[].password_file": "carol.password",
+    "host.users[].full_name": "Carol",
+    "host.motd": "Welcome.",
+    "host.issue": "The login host",
+    "host.issue_net": "The login host, from elsewhere",
     "tls.ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
     "tls.names": ["imap.example.test"],
     "debian.mirror": "http://mirror.example/debian",
@@ -62,7 +72,7 @@ EXAMPLES: dict[str, object] = {
     "limits.memory": "256M",
 }
 # Keys that exclude another one of their section.
-APART = ("relayhost.password_file",)
+APART = ("relayhost.password_file", "host.users[].password_file")
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,8 @@ def _type(info: FieldInfo) -> str:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return {NextHop: "text or mapping", Quota: "size or mapping"}.get(annotation, "mapping")
         named = [getattr(getattr(m, "func", None), "__name__", "") for m in metadata]
-        kinds = {"domain": "domain", "address": "address", "mailbox": "address", "octets": "size", "name": "name", "alias_name": "name", "alias_target": "target"}
+        kinds = {"domain": "domain", "octets": "size", "alias_target": "target"}
+        kinds |= dict.fromkeys(("address", "mailbox"), "address") | dict.fromkeys(("name", "alias_name", "login_name"), "name")
         known = next((kinds[n] for n in named if n in kinds), None)
         bounds = [m for field in metadata for m in getattr(field, "metadata", [field])]
         if annotation is int and any(getattr(m, "le", None) == 65535 for m in bounds):
@@ -194,11 +205,22 @@ def _lines() -> Iterator[str]:
             yield from _items(key, inner)
         elif inner and not many:
             yield f"#{key}:"
-            for name, below in inner.model_fields.items():
-                yield f"#  # {below.description}"
-                yield f"#  {'#' if f'{key}.{name}' in APART else ''}{name}: {_shown(f'{key}.{name}', below)}"
+            yield from (f"#  {line}" for line in _section(key, inner))
         else:
             yield f"{'' if key in ACTIVE else '#'}{key}: {_shown(key, info)}"
+
+
+def _section(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+    """Every key of a section, explained; of a list one item."""
+    for name, info in model.model_fields.items():
+        key = f"{prefix}.{name}"
+        yield f"# {info.description}"
+        inner, many = _below(info.annotation)
+        if inner and many:
+            about, lead, *rest = _section(f"{key}[]", inner)
+            yield from (f"{name}:", f"  {about}", f"  - {lead}", *(f"    {line}" for line in rest))
+        else:
+            yield f"{'#' if key in APART else ''}{name}: {_shown(key, info)}"
 
 
 def _items(key: str, model: type[BaseModel]) -> Iterator[str]:

@@ -121,10 +121,13 @@ def _plan(stack: Stack, known: state.State) -> Plan:
     stack = peers.resolved(effective(stack, known))
     addresses.refuse_ring(stack)
     services = render.services(stack)
-    credentials = {address: known.credential(address) for address in render.mailbox_addresses(stack)}
+    credentials = {address: known.credential(address) for address in render.with_passwords(stack)}
     for user in stack.users:
         if user.password and user.address not in known.changed:
             credentials[user.address] = known.credential(user.address, user.password)
+    for person in stack.host.users if stack.host else ():
+        if person.password:
+            credentials[stack.host_address(person)] = known.credential(stack.host_address(person), person.password)
     known.disposable = known.disposable or state.new_credential()
     authority, leaf = _certificate(stack, known)
     hashes = {address: pair.hash for address, pair in credentials.items()}
@@ -314,11 +317,16 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
         "tls_name": plan.services[0].hostname,
         "mta": of(plan.services[0]),
         "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services if service.role == "store"},
-        **{service.name: of(service) for service in plan.services if service.role == "directory"},
+        **{service.name: {**of(service), **_logins(stack, service)} for service in plan.services if service.role not in ("mta", "store")},
         "accounts": [{"address": user.address, "password": None} for user in stack.users],
         "catch_all": {"address": stack.catch_all_address, "password": None},
         "disposable": {"domain": stack.disposable, "password": None},
     }
+
+
+def _logins(stack: Stack, service: Service) -> dict[str, Any]:
+    people = stack.host.users if stack.host and service.role == "host" else ()
+    return {"accounts": [{"name": one.name, "address": stack.host_address(one), "password": None} for one in people]} if people else {}
 
 
 def _kind(service: Service) -> dict[str, Any]:

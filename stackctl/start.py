@@ -88,7 +88,7 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
 
     jobs = [(service, listener) for service, _, listener in (key.rpartition(".") for key in known.protocols)]
     way = "submission" if ("mta", "submission") in jobs else "submissions"
-    firsts = {service: way if service == "mta" else "imaps" for service, _ in jobs}
+    firsts = {service: way if service == "mta" else "imaps" if (service, "imaps") in jobs else listener for service, listener in jobs}
     with ThreadPoolExecutor(len(jobs)) as pool:
         up.report("servers answer …")
         try:

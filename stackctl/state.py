@@ -69,10 +69,10 @@ class State:
 
 
 def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
-    """What the endpoints say of each service, the MTA first; the directory last, where there is one."""
+    """What the endpoints say of each service, the MTA first; the directory and the login host last, where there are such."""
     if not endpoints:
         return {}
-    every = {"mta": endpoints["mta"], **endpoints["stores"], "directory": endpoints.get("directory")}
+    every = {"mta": endpoints["mta"], **endpoints["stores"], "directory": endpoints.get("directory"), "host": endpoints.get("host")}
     return {name: part for name, part in every.items() if part}
 
 

@@ -155,8 +155,8 @@ def _settings(tree: Mapping, report: Report) -> None:
 
 def _empty_passwords(tree: Mapping, report: Report) -> None:
     """A password key without a value: elsewhere that means the default, but here something was lost, such as `#…` or `&…`."""
-    users, _, found = walk(tree, ("users",))
-    for user in users.items if found and isinstance(users, Listing) else ():
+    lists = [walk(tree, place) for place in (("users",), ("host", "users"))]
+    for user in [user for users, _, found in lists if found and isinstance(users, Listing) for user in users.items]:
         for key, (line, child) in user.entries.items() if isinstance(user, Mapping) else ():
             if key in ("password", "password_file") and isinstance(child, Scalar) and child.value is None and not child.bad:
                 report.add(line, f"{key} has no value", "put it in quotes (a plain # begins a comment, a plain & an anchor), or remove the key")
@@ -210,6 +210,8 @@ _EXAMPLES: dict[int | str, str] = {
     "domain_catch_all": "example.org: alice@example.test",
     "filters": "sieve: default.sieve",
     "mydestination": "- localhost",
+    "greetings": "smtp: ready when you are",
+    "host": "motd: Welcome.",
     "relayhost": "host: relay.example.net",
     "routes": "other.test: {stack: other}",
     "mynetworks": "- 192.0.2.0/24",

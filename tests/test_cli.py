@@ -398,6 +398,11 @@ def test_shell_runs_a_command_in_a_service(here: Program) -> None:
     here("shell", "nobody", "true", code=2)
 
 
+def test_a_login_wants_a_host(here: Program) -> None:
+    ran = here("login", "alice", code=2)
+    assert "has no login host" in ran.err and "`host: {}`" in ran.err
+
+
 # --- Sending and reading
 
 

@@ -98,13 +98,13 @@ def test_files_of_secrets_are_not_for_everybody(case: str, tmp_path: Path) -> No
     here = preview.preview(path).stack
     hash_, key = "$2b$04$" + "x" * 53, b"-----BEGIN PRIVATE KEY-----\n"
     lookup = "the-password-of-lookups"
-    secrets = Secrets(dict.fromkeys(render.mailbox_addresses(here), hash_), hash_, b"certificate\n", key, b"ca\n", lookup)
+    secrets = Secrets(dict.fromkeys(render.with_passwords(here), hash_), hash_, b"certificate\n", key, b"ca\n", lookup)
     for service in render.services(here):
         files = render.render(here, service, secrets)
         for name, file in files.items():
             if hash_.encode() in file.content or key in file.content or lookup.encode() in file.content:
                 assert file.mode & 0o007 == 0, f"{service.name}/{name}: {file.mode:o}"
-        if not service.backend.listeners:
+        if not service.backend.has_tls:
             continue
         assert {"tls/cert.pem", "tls/key.pem", "tls/bundle.pem", "tls/ca.pem"} <= set(files)
         assert files["tls/bundle.pem"].content == key + b"certificate\n"

@@ -39,13 +39,14 @@ def documented() -> dict[str, list[str]]:
     return {key: rest.split(" | ") for key, rest in rows}
 
 
-DEFAULT = Stack.model_validate({"stores": [{"backend": "dovecot"}]})
+DEFAULT = Stack.model_validate({"stores": [{"backend": "dovecot"}], "host": {}})
+LEADS = {"stores[]": {"backend": "dovecot"}, "users[]": {"name": "alice"}}  # what an item must have
 
 
 def below(key: str, value: Any) -> dict[str, Any]:
     """A stack.yaml with one value set."""
     for part in reversed(key.split(".")):
-        value = {part: value} if not part.endswith("[]") else {part.removesuffix("[]"): [{"backend": "dovecot", **value}]}
+        value = {part: value} if not part.endswith("[]") else {part.removesuffix("[]"): [{**LEADS[part], **value}]}
     assert isinstance(value, dict)
     return value
 

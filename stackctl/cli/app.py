@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stackctl import __version__
-from stackctl.cli import addresses, authority, config, filter, imports, logs, machine, mail, mta, project, stacks, suite, users
+from stackctl.cli import addresses, authority, config, filter, host, imports, logs, machine, mail, mta, project, stacks, suite, users
 from stackctl.errors import StackctlError
 
 # What the parser raises for a wrong command line; which package that class is in differs between versions of typer.
@@ -34,7 +34,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for part in (stacks, logs, mail, mta, users, addresses, suite, project, imports, config, authority, machine, filter):
+for part in (stacks, logs, mail, mta, users, addresses, suite, project, imports, config, authority, machine, filter, host):
     part.register(app)
 
 

@@ -51,17 +51,19 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 def settings(endpoints: Mapping[str, Any]) -> None:
     """Prints what a mail client has to be told."""
-    from stackctl.clients.where import IMPLICIT, open_listeners
+    from stackctl import state
+    from stackctl.clients.where import CLEAR, IMPLICIT, open_listeners
 
     rows = []
-    mta = endpoints["mta"]
-    for service, part in [("mta", mta), *endpoints["stores"].items()]:
+    for service, part in state.parts(endpoints).items():
         for listener, (host, port) in open_listeners(part).items():
-            rows.append((service, listener, host, str(port), "TLS" if listener in IMPLICIT else "STARTTLS"))
+            rows.append((service, listener, host, str(port), "TLS" if listener in IMPLICIT else "none" if listener in CLEAR else "STARTTLS"))
     table(("SERVICE", "PROTOCOL", "HOST", "PORT", "SECURITY"), rows)
     line()
     line(f"CA file    {endpoints['ca']}")
     for account in endpoints["accounts"]:
         line(f"user       {account['address']}" + (f"   password {account['password']}" if account["password"] else ""))
+    for person in endpoints.get("host", {}).get("accounts", ()):
+        line(f"login      {person['name']}" + (f"   password {person['password']}" if person["password"] else ""))
     disposable = endpoints["disposable"]
     line(f"disposable anything@{disposable['domain']}" + (f"   password {disposable['password']}" if disposable["password"] else ""))

@@ -153,16 +153,16 @@ def env(
 
     Example: eval "$(stackctl env --format shell)"
     """
-    from stackctl import running
+    from stackctl import running, state
     from stackctl.clients.where import open_listeners
 
     if form not in ("dotenv", "shell", "json"):
         raise UsageError(f"--format {form} is not known", "it is dotenv, shell or json")
     found = running.endpoints(running.named(name, file), secrets)
     variables = {"STACKCTL_NAME": found["name"], "MAIL_DOMAIN": found["domain"], "MAIL_CA": found["ca"], "MAIL_TLS_NAME": found["tls_name"]}
-    for service, part in [("", found["mta"]), *[(f"{store}_", part) for store, part in found["stores"].items()]]:
+    for service, part in state.parts(found).items():
         for listener, (host, port) in open_listeners(part).items():
-            prefix = f"MAIL_{service}{listener}".upper().replace("-", "_")
+            prefix = f"MAIL_{'' if service == 'mta' else service + '_'}{listener}".upper().replace("-", "_")
             variables |= {f"{prefix}_HOST": host, f"{prefix}_PORT": str(port)}
     if secrets:
         for account in found["accounts"]:
@@ -199,11 +199,11 @@ def port(
 
     Example: stackctl port dovecot.imaps
     """
-    from stackctl import running
+    from stackctl import running, state
     from stackctl.clients.where import open_listeners
 
     found = running.endpoints(running.named(name, file))
-    parts = {key: open_listeners(part) for key, part in [("mta", found["mta"]), *found["stores"].items()]}
+    parts = {key: open_listeners(part) for key, part in state.parts(found).items()}
     owner, _, listener = service.rpartition(".")
     if owner and owner not in parts:
         raise UsageError(f"the stack {found['name']} has no service {owner}", f"it has {', '.join(parts)}")

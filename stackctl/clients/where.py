@@ -11,12 +11,13 @@ from typing import Any, Literal
 from stackctl.errors import UsageError
 
 Tls = Literal["implicit", "starttls", "none"]
+CLEAR = ("telnet",)  # without TLS, ever
 IMPLICIT = ("submissions", "imaps", "pop3s")  # inside TLS from the first octet (RFC 8314); the others have STARTTLS or STLS
 
 
 def open_listeners(part: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Of one service of `endpoints`: each open listener with its [host, port]."""
-    return {name: place for name, place in part.items() if isinstance(place, list) and name != "provides"}
+    return {name: place for name, place in part.items() if isinstance(place, list) and len(place) == 2 and isinstance(place[1], int)}
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Where:
     @classmethod
     def of(cls, endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
         """A listener of a stack. Raises UsageError when the stack has none of that name."""
-        part = endpoints["mta"] if service == "mta" else endpoints["stores"].get(service)
+        part = {**endpoints["stores"], "mta": endpoints["mta"], "host": endpoints.get("host")}.get(service)
         if part is None:
             raise UsageError(f"the stack {endpoints['name']} has no store {service}", f"it has {', '.join(endpoints['stores'])}")
         if not part.get(listener):
             raise UsageError(f"{service} has no open listener {listener}", f"it has {', '.join(open_listeners(part))}")
         host, port = part[listener]
-        return cls(host, port, "implicit" if listener in IMPLICIT else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
+        return cls(host, port, "implicit" if listener in IMPLICIT else "none" if listener in CLEAR else "starttls", endpoints["tls_name"], Path(endpoints["ca"]))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
