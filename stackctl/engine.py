@@ -125,16 +125,27 @@ def look(stack: str) -> Found:
 
     It asks the engine's own program: that takes 30 ms on another processor, while the client library takes 100 ms of this process to load.
     """
-    ours = ["--filter", f"label={LABEL}={stack}"]
+    with ThreadPoolExecutor(1) as pool:
+        volumes = pool.submit(_listed, "volume", "ls", "--format", "{{.Name}}", *_of(stack))
+        return Found(here(stack), tuple(volumes.result()))
+
+
+def here(stack: str) -> tuple[Container, ...]:
+    """The containers of a stack, as `look` finds them."""
     columns = ["{{.ID}}", f'{{{{.Label "{SERVICE}"}}}}', "{{.State}}", "{{.Status}}", "{{.Image}}"]
-    with ThreadPoolExecutor(2) as pool:
-        volumes = pool.submit(command.run, ["docker", "volume", "ls", *ours, "--format", "{{.Name}}"], check=False)
-        listed = command.run(["docker", "ps", "--all", "--no-trunc", *ours, "--format", "\t".join(columns)], check=False)
-    if failed := next((done for done in (listed, volumes.result()) if done.status != 0), None):
-        raise EngineError(f"no container engine answers: {failed.last_words}", _NO_ENGINE)
-    rows = [line.split("\t") for line in listed.text.splitlines()]
-    here = tuple(Container(id_, service, now, status, image, {LABEL: stack, SERVICE: service}) for id_, service, now, status, image in rows if service)
-    return Found(here, tuple(volumes.result().text.splitlines()))
+    rows = [line.split("\t") for line in _listed("ps", "--all", "--no-trunc", "--format", "\t".join(columns), *_of(stack))]
+    return tuple(Container(id_, service, now, status, image, {LABEL: stack, SERVICE: service}) for id_, service, now, status, image in rows if service)
+
+
+def _of(stack: str) -> tuple[str, ...]:
+    return "--filter", f"label={LABEL}={stack}"
+
+
+def _listed(*arguments: str) -> list[str]:
+    done = command.run(["docker", *arguments], check=False)
+    if done.status != 0:
+        raise EngineError(f"no container engine answers: {done.last_words}", _NO_ENGINE)
+    return done.text.splitlines()
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -158,11 +169,6 @@ def make_network(stack: str, network: str, labels: Mapping[str, str], options: M
     words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     words += [word for key, value in options.items() for word in ("--opt", f"{key}={value}")]
     command.run(["docker", "network", "create", *words, volume_name(stack, network)], check=False)  # what is wrong, Compose will say
-
-
-def remove_network(stack: str, network: str) -> None:
-    """Removes a network of a stack by its name in the project; one that is in use stays."""
-    command.run(["docker", "network", "rm", volume_name(stack, network)], check=False)
 
 
 def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
@@ -189,7 +195,7 @@ def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
 
 def wanted_by(peer: str) -> tuple[str, ...]:
     """The stacks that made a network to reach this one."""
-    return tuple(command.run(["docker", "network", "ls", "--filter", f"label={PEER}={peer}", "--format", f'{{{{.Label "{LABEL}"}}}}']).text.splitlines())
+    return tuple(_listed("network", "ls", "--filter", f"label={PEER}={peer}", "--format", f'{{{{.Label "{LABEL}"}}}}'))
 
 
 def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
