@@ -25,17 +25,22 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
     if known.containers or "directory" in known.endpoints:  # the others would look up in vain until it answers
         return None
     volumes = [volume_name(known.name, config_volume(service)) for service in known.pushed]
-    with state.lock(known.name), ThreadPoolExecutor(3) as pool:
+    with state.lock(known.name), ThreadPoolExecutor(2) as pool:
         # One question for all that must be there: each program that is started costs 30 ms of a processor.
         there = pool.submit(command.run, ["docker", "inspect", "--format", "there", *volumes, *known.images.values()], check=False)
-        wanted = pool.submit(engine.wanted_by, known.name)
-        under_way: list[Future[Any]] = [there, wanted]
+        under_way: list[Future[Any]] = [there]
         done = Up(known, report)
         try:
-            if not _is_as_it_was(known) or wanted.result() or there.result().status != 0:
+            if not _is_as_it_was(known):
                 return None
             started = {service: threading.Event() for service in known.pushed}
             under_way.append(starting := pool.submit(start.containers, done, started))
+            if there.result().status != 0:  # hardly ever; Compose, which is just being loaded, need not wait for the answer
+                start.end(under_way)
+                engine.remove(known.name, volumes=False)
+                known.pushed = {}  # a volume that Compose made is empty
+                state.save(known)
+                return None
             start.prove(done, starting, started, lambda _: "")  # its files have been good before
         except BaseException as why:
             start.end(under_way)
@@ -46,12 +51,13 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
 
 
 def _is_as_it_was(known: state.State) -> bool:
-    """Whether no other command changed the stack while this one waited for its turn, its project meets no other stack, and its ports are free."""
-    file = start.project(known.name)
-    project = file.read_bytes() if file.is_file() else b""
+    """Whether no other command changed the stack while this one waited for its turn, it and other stacks do not meet, and its ports are free."""
+    projects = {name: file.read_bytes() for name in state.names() if (file := start.project(name)).is_file()}
+    own = projects.pop(known.name, b"")
     return (
         state.load(known.name) == known
-        and hashlib.sha256(project).hexdigest() == known.compose_digest
-        and PEER.encode() not in project
+        and hashlib.sha256(own).hexdigest() == known.compose_digest
+        and PEER.encode() not in own
+        and not any(f"{PEER}: {known.name}\n".encode() in other for other in projects.values())
         and all(ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values())
     )
