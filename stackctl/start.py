@@ -90,22 +90,24 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
     jobs = [(service, listener) for service, _, listener in (key.rpartition(".") for key in known.protocols)]
     way = "submission" if ("mta", "submission") in jobs else "submissions"
     firsts = {service: way if service == "mta" else "imaps" if (service, "imaps") in jobs else listener for service, listener in jobs}
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        up.report("servers answer …")
-        try:
-            # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
-            needed = {service: pool.submit(one, service, listener) for service, listener in firsts.items()}
-            probes = [pool.submit(one, service, listener, needed[service]) for service, listener in jobs if listener != firsts[service]]
-            _first_message(up, way, needed, start)
-            with up.step("every port answers", "the same, on those that the message did not need"):
-                for answered in probes:
-                    answered.result()
-            starting.result()
-        except BaseException:
-            given_up.set()
-            if starting.done() and (why := starting.exception()):
-                raise why from None
-            raise
+    pool = ThreadPoolExecutor(len(jobs))
+    up.report("servers answer …")
+    try:
+        # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
+        needed = {service: pool.submit(one, service, listener) for service, listener in firsts.items()}
+        probes = [pool.submit(one, service, listener, needed[service]) for service, listener in jobs if listener != firsts[service]]
+        _first_message(up, way, needed, start)
+        with up.step("every port answers", "the same, on those that the message did not need"):
+            for answered in probes:
+                answered.result()
+        starting.result()
+    except BaseException:
+        given_up.set()
+        pool.shutdown(wait=False, cancel_futures=True)  # who waits for a server that keeps silent ends with that server
+        if starting.done() and (why := starting.exception()):
+            raise why from None
+        raise
+    pool.shutdown()
 
 
 def _load_the_rest() -> None:
@@ -158,21 +160,23 @@ def _first_message(up: Up, way: str, answered: Mapping[str, Future[None]], since
         return seen.steps
 
     stores = list(known.endpoints["stores"])
-    with ThreadPoolExecutor(1 + len(stores)) as pool:
-        sending, readers = pool.submit(sender), {store: pool.submit(reader, store) for store in stores}
-        try:
-            sessions = {store: one.result() for store, one in readers.items()}
-            with sending.result() as smtp:
-                up.steps.append(Step("servers answer", "banner, verified TLS and a login, asked since Compose began", time.monotonic() - since))
-                with up.step("message accepted", f"{way}, TLS verified, AUTH"):
-                    smtp.send(address, [address], message)
-            for one in [pool.submit(read, store, session) for store, session in sessions.items()]:
-                up.steps += one.result()
-        except BaseException:
-            for imap in opened:  # or the others would wait on for their message
-                with contextlib.suppress(OSError, AttributeError):
-                    imap.library.shutdown()
-            raise
+    pool = ThreadPoolExecutor(1 + len(stores))
+    sending, readers = pool.submit(sender), {store: pool.submit(reader, store) for store in stores}
+    try:
+        sessions = {store: one.result() for store, one in readers.items()}
+        with sending.result() as smtp:
+            up.steps.append(Step("servers answer", "banner, verified TLS and a login, asked since Compose began", time.monotonic() - since))
+            with up.step("message accepted", f"{way}, TLS verified, AUTH"):
+                smtp.send(address, [address], message)
+        for one in [pool.submit(read, store, session) for store, session in sessions.items()]:
+            up.steps += one.result()
+    except BaseException:
+        for imap in opened:  # or the others would wait on for their message
+            with contextlib.suppress(OSError, AttributeError):
+                imap.library.shutdown()
+        pool.shutdown(wait=False, cancel_futures=True)  # as in `prove`
+        raise
+    pool.shutdown()
 
 
 def end(under_way: Sequence[Future[Any]]) -> None:
