@@ -34,6 +34,8 @@ _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` se
 # A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
 _PAST = 3600.0
 _TRIES = 5  # of a pause
+_SETTLED = 5.0  # seconds in which the engine ends what it was asked for
+_REFUSED = "the engine refused: "
 _PLUGINS = ("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -85,7 +87,7 @@ def _translated() -> Iterator[None]:
         yield
     except docker.errors.APIError as why:
         hint = "free some space on the engine's disk: `docker system df` shows what takes it" if "no space left" in str(why) else ""
-        raise EngineError(f"the engine refused: {why.explanation or why}", hint) from why
+        raise EngineError(f"{_REFUSED}{why.explanation or why}", hint) from why
     except (docker.errors.DockerException, requests.exceptions.RequestException) as why:
         raise EngineError(f"no container engine answers: {why}", _NO_ENGINE) from why
 
@@ -338,10 +340,23 @@ def _compose_program() -> tuple[str, ...]:
 def remove(stack: str, volumes: bool) -> tuple[str, ...]:
     """Removes what carries a stack's label: containers and network, with `volumes` the volumes too; says what it removed.
 
-    A second Ctrl-C does not stop it half-way.
+    A second Ctrl-C does not stop it half-way. What the engine refuses is tried again: it may still be at work on what it was asked for before.
     """
-    removed = []
-    with _undisturbed(), _translated(), ThreadPoolExecutor(8) as pool:
+    removed: list[str] = []
+    deadline = time.monotonic() + _SETTLED
+    with _undisturbed():
+        while True:
+            try:
+                _remove(stack, volumes, removed)
+                return tuple(dict.fromkeys(removed))
+            except EngineError as why:
+                if not why.message.startswith(_REFUSED) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+
+def _remove(stack: str, volumes: bool, removed: list[str]) -> None:
+    with _translated(), ThreadPoolExecutor(8) as pool:
         api = client().api
         rows = api.containers(all=True, filters={"label": f"{LABEL}={stack}"})
         list(pool.map(lambda row: api.remove_container(row["Id"], force=True), rows))
@@ -355,7 +370,6 @@ def remove(stack: str, volumes: bool) -> tuple[str, ...]:
         found = existing_volumes(stack) if volumes else ()
         list(pool.map(api.remove_volume, found))
         removed += [f"volume {volume}" for volume in found]
-    return tuple(removed)
 
 
 def labelled() -> dict[str, list[str]]:

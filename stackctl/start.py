@@ -91,6 +91,8 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
     way = "submission" if ("mta", "submission") in jobs else "submissions"
     firsts = {service: way if service == "mta" else "imaps" if (service, "imaps") in jobs else listener for service, listener in jobs}
     pool = ThreadPoolExecutor(len(jobs))
+    needed: dict[str, Future[None]] = {}
+    probes: list[Future[None]] = []
     up.report("servers answer …")
     try:
         # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
@@ -103,7 +105,8 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
         starting.result()
     except BaseException:
         given_up.set()
-        pool.shutdown(wait=False, cancel_futures=True)  # who waits for a server that keeps silent ends with that server
+        pool.shutdown(wait=False, cancel_futures=True)
+        wait([*needed.values(), *probes], timeout=2)  # who waits for a server that keeps silent ends with that server
         if starting.done() and (why := starting.exception()):
             raise why from None
         raise
