@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from stackctl import command, engine, ports, start, state
 from stackctl.clients.where import open_listeners
-from stackctl.labels import PEER, config_volume, volume_name
+from stackctl.labels import NETWORK, config_volume, volume_name
 from stackctl.steps import Report, Up
 
 
@@ -25,22 +26,20 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
     if known.containers or "directory" in known.endpoints:  # the others would look up in vain until it answers
         return None
     volumes = [volume_name(known.name, config_volume(service)) for service in known.pushed]
-    with state.lock(known.name), ThreadPoolExecutor(2) as pool:
+    with state.lock(known.name), ThreadPoolExecutor(3) as pool:
         # One question for all that must be there: each program that is started costs 30 ms of a processor.
         there = pool.submit(command.run, ["docker", "inspect", "--format", "there", *volumes, *known.images.values()], check=False)
-        under_way: list[Future[Any]] = [there]
+        network = pool.submit(_network, known)
+        under_way: list[Future[Any]] = [there, network]
         done = Up(known, report)
         try:
-            if not _is_as_it_was(known):
+            made = network.result()
+            if not (made and there.result().status == 0 and _is_as_it_was(known)):
+                if made:
+                    engine.remove_network(known.name, NETWORK)
                 return None
             started = {service: threading.Event() for service in known.pushed}
             under_way.append(starting := pool.submit(start.containers, done, started))
-            if there.result().status != 0:  # hardly ever; Compose, which is just being loaded, need not wait for the answer
-                start.end(under_way)
-                engine.remove(known.name, volumes=False)
-                known.pushed = {}  # a volume that Compose made is empty
-                state.save(known)
-                return None
             start.prove(done, starting, started, lambda _: "")  # its files have been good before
         except BaseException as why:
             start.end(under_way)
@@ -51,13 +50,21 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
 
 
 def _is_as_it_was(known: state.State) -> bool:
-    """Whether no other command changed the stack while this one waited for its turn, it and other stacks do not meet, and its ports are free."""
-    projects = {name: file.read_bytes() for name in state.names() if (file := start.project(name)).is_file()}
-    own = projects.pop(known.name, b"")
-    return (
-        state.load(known.name) == known
-        and hashlib.sha256(own).hexdigest() == known.compose_digest
-        and PEER.encode() not in own
-        and not any(f"{PEER}: {known.name}\n".encode() in other for other in projects.values())
-        and all(ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values())
+    """Whether no other command changed the stack while this one waited for its turn, and its ports are free."""
+    return state.load(known.name) == known and all(
+        ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values()
     )
+
+
+def _network(known: state.State) -> bool:
+    """Makes the network as the Compose project has it, 60 ms that Compose would take; False where the project is another, or other stacks are to be met."""
+    import yaml
+
+    text = start.project(known.name).read_bytes() if start.project(known.name).is_file() else b""
+    if hashlib.sha256(text).hexdigest() != known.compose_digest or engine.wanted_by(known.name):
+        return False
+    networks: Mapping[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["networks"]
+    if set(networks) != {NETWORK}:
+        return False
+    engine.make_network(known.name, NETWORK, networks[NETWORK]["labels"], networks[NETWORK]["driver_opts"])
+    return True

@@ -22,7 +22,6 @@ from stackctl.steps import Step, Up
 
 if TYPE_CHECKING:
     from stackctl.clients.imap import Imap
-    from stackctl.clients.smtp import Smtp
 
 PROBE = "stackctl-probe"  # the local part, in the disposable domain, of the mailbox that takes the first message
 READY_WITHIN = 60.0  # seconds; a warm start takes about one
@@ -39,7 +38,7 @@ def containers(up: Up, started: Mapping[str, threading.Event]) -> None:
     known = up.state
     with up.step("containers", f"{len(started)} started by Docker Compose"):
         engine.start(known.name, project(known.name), started, known.ports)
-    known.containers = {one.service: one.id for one in engine.here(known.name)}
+    known.containers = {one.service: one.id for one in engine.look(known.name).containers}
     for service, part in state.parts(known.endpoints).items():
         part["container"] = known.containers[service]
 
@@ -90,27 +89,25 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
     jobs = [(service, listener) for service, _, listener in (key.rpartition(".") for key in known.protocols)]
     way = "submission" if ("mta", "submission") in jobs else "submissions"
     firsts = {service: way if service == "mta" else "imaps" if (service, "imaps") in jobs else listener for service, listener in jobs}
-    pool = ThreadPoolExecutor(len(jobs))
-    needed: dict[str, Future[None]] = {}
-    probes: list[Future[None]] = []
-    up.report("servers answer …")
-    try:
-        # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
-        needed = {service: pool.submit(one, service, listener) for service, listener in firsts.items()}
-        probes = [pool.submit(one, service, listener, needed[service]) for service, listener in jobs if listener != firsts[service]]
-        _first_message(up, way, needed, start)
-        with up.step("every port answers", "the same, on those that the message did not need"):
-            for answered in probes:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        up.report("servers answer …")
+        try:
+            # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
+            needed = {service: pool.submit(one, service, listener) for service, listener in firsts.items()}
+            probes = [pool.submit(one, service, listener, needed[service]) for service, listener in jobs if listener != firsts[service]]
+            for answered in needed.values():
                 answered.result()
-        starting.result()
-    except BaseException:
-        given_up.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        wait([*needed.values(), *probes], timeout=2)  # who waits for a server that keeps silent ends with that server
-        if starting.done() and (why := starting.exception()):
-            raise why from None
-        raise
-    pool.shutdown()
+            up.steps.append(Step("servers answer", "banner and verified TLS, asked since Compose began", time.monotonic() - start))
+            _first_message(up, way)
+            with up.step("every port answers", "the same, on those that the message did not need"):
+                for answered in probes:
+                    answered.result()
+            starting.result()
+        except BaseException:
+            given_up.set()
+            if starting.done() and (why := starting.exception()):
+                raise why from None
+            raise
 
 
 def _load_the_rest() -> None:
@@ -118,11 +115,10 @@ def _load_the_rest() -> None:
     from stackctl.clients import imap, message, pop3, smtp  # noqa: F401
 
 
-def _first_message(up: Up, way: str, answered: Mapping[str, Future[None]], since: float) -> None:
+def _first_message(up: Up, way: str) -> None:
     """Sends one message through a submission port and reads it from every store, by IMAP and by POP3; then deletes it.
 
-    Its mailbox is one of the disposable domain, so that nobody's INBOX holds what he did not expect. `answered` tells of each server when
-    it does, `since` when that began to be waited for: who answers first is logged in to while the others still start.
+    Its mailbox is one of the disposable domain, so that nobody's INBOX holds what he did not expect.
     """
     from stackctl.clients.imap import Imap
     from stackctl.clients.message import compose
@@ -135,23 +131,17 @@ def _first_message(up: Up, way: str, answered: Mapping[str, Future[None]], since
     password = known.disposable.password
     subject = f"probe {os.urandom(8).hex()}"
     message = compose(address, [address], [], subject, "Mail flows.\n", ())
+    with up.step("message accepted", f"{way}, TLS verified, AUTH"), Smtp(Where.of(known.endpoints, "mta", way)) as smtp:
+        smtp.login(address, password)
+        smtp.send(address, [address], message)
+
     opened: list[Imap] = []
 
-    def sender() -> Smtp:
-        answered["mta"].result()
-        smtp = Smtp(Where.of(known.endpoints, "mta", way))
-        smtp.login(address, password)
-        return smtp
-
-    def reader(store: str) -> Imap:
-        answered[store].result()
-        opened.append(imap := Imap(Where.of(known.endpoints, store, "imaps")))
-        imap.login(address, password)
-        return imap
-
-    def read(store: str, reading: Imap) -> list[Step]:
+    def read(store: str) -> list[Step]:
         seen = Up(known, up.report)
-        with seen.step(f"read from {store}", "IMAPS"), reading as imap:
+        with seen.step(f"read from {store}", "IMAPS"), Imap(Where.of(known.endpoints, store, "imaps")) as imap:
+            opened.append(imap)
+            imap.login(address, password)
             imap.wait(subject=re.escape(subject), timeout=30, prompt_idle=False)
         with seen.step(f"read from {store}", "POP3S"), Pop3(Where.of(known.endpoints, store, "pop3s")) as pop3:
             pop3.login(address, password)
@@ -162,24 +152,16 @@ def _first_message(up: Up, way: str, answered: Mapping[str, Future[None]], since
                 pop3.dele(number)
         return seen.steps
 
-    stores = list(known.endpoints["stores"])
-    pool = ThreadPoolExecutor(1 + len(stores))
-    sending, readers = pool.submit(sender), {store: pool.submit(reader, store) for store in stores}
-    try:
-        sessions = {store: one.result() for store, one in readers.items()}
-        with sending.result() as smtp:
-            up.steps.append(Step("servers answer", "banner, verified TLS and a login, asked since Compose began", time.monotonic() - since))
-            with up.step("message accepted", f"{way}, TLS verified, AUTH"):
-                smtp.send(address, [address], message)
-        for one in [pool.submit(read, store, session) for store, session in sessions.items()]:
-            up.steps += one.result()
-    except BaseException:
-        for imap in opened:  # or the others would wait on for their message
-            with contextlib.suppress(OSError, AttributeError):
-                imap.library.shutdown()
-        pool.shutdown(wait=False, cancel_futures=True)  # as in `prove`
-        raise
-    pool.shutdown()
+    with ThreadPoolExecutor(len(known.endpoints["stores"])) as pool:
+        reading = [pool.submit(read, store) for store in known.endpoints["stores"]]
+        try:
+            for one in reading:
+                up.steps += one.result()
+        except BaseException:
+            for imap in opened:  # or the others would wait on for their message
+                with contextlib.suppress(OSError, AttributeError):
+                    imap.library.shutdown()
+            raise
 
 
 def end(under_way: Sequence[Future[Any]]) -> None:
