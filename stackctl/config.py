@@ -16,6 +16,7 @@ from typing import Literal
 from stackctl import engine, load, preview, stack, standing, state
 from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, UsageError
+from stackctl.labels import VERBS
 from stackctl.steps import Report
 
 Words = Literal["config", "config-all", "config-defaults"]
@@ -64,7 +65,7 @@ class _Source:
         return {name: backend for name, backend in found.items() if "config" in all_backends()[backend].verbs}
 
     def ask(self, service: str, verb: Words, *arguments: str) -> str:
-        argv = [f"{stack.VERBS}/{verb}", *arguments]
+        argv = [f"{VERBS}/{verb}", *arguments]
         if self.plan is None:
             status, output = engine.execute(self.containers[service], argv)
         else:

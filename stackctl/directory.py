@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from stackctl import backends, command, render, state
 from stackctl.errors import EngineError
+from stackctl.labels import VERBS
 from stackctl.model import Stack
-
-VERBS = "/usr/local/lib/stackctl/verbs"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from stackctl import command, running, state
 from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, UsageError
-from stackctl.stack import VERBS
+from stackctl.labels import VERBS
 
 
 @dataclass(frozen=True)

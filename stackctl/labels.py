@@ -1,9 +1,10 @@
-"""What the engine calls the parts of a stack, and the labels by which they are found. It asks the engine nothing."""
+"""What the engine calls the parts of a stack, the labels by which they are found, and where an image has its verbs. It asks the engine nothing."""
 
 LABEL = "org.stackctl.stack"
 SERVICE = "org.stackctl.service"
 PEER = "org.stackctl.peer"  # of a network: the other stack that it is meant for
 NETWORK = "mail"  # by its name in the project
+VERBS = "/usr/local/lib/stackctl/verbs"  # the folder of every image with what can be asked of its server
 
 
 def project_name(stack: str) -> str:

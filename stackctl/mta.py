@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stackctl import backends, engine, stack, state
+from stackctl import backends, engine, state
 from stackctl.clients.where import Where, open_listeners
 from stackctl.errors import CheckFailed, EngineError, TimedOut, UsageError
+from stackctl.labels import VERBS
 
 MTA = "mta"
 STOP_WITHIN = 60  # seconds for the deliveries under way
@@ -65,7 +66,7 @@ def verb(known: state.State, name: str, *arguments: str) -> tuple[int, str]:
     backend = backends.all_backends()[known.endpoints[MTA]["backend"]]
     if name not in backend.verbs:
         raise UsageError(f"{backend.name} has no verb {name}", f"it has {', '.join(backend.verbs)}")
-    status, output = engine.execute(running(known).id, [f"{stack.VERBS}/{name}", *arguments])
+    status, output = engine.execute(running(known).id, [f"{VERBS}/{name}", *arguments])
     if status in _NOT_FOUND:
         raise EngineError(f"the running MTA comes from an older image, without the verb {name}", "`stackctl up` renews it")
     return status, output

@@ -15,12 +15,10 @@ from typing import Any
 
 from stackctl import addresses, ca, certificate, compose, directory, engine, images, load, peers, ports, render, standing, start, state
 from stackctl.errors import EngineError
-from stackctl.labels import NETWORK, config_volume, volume_name
+from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
 from stackctl.model import Quota, Stack, User
 from stackctl.render import File, Files, Secrets, Service
 from stackctl.steps import Report, Step, Up
-
-VERBS = "/usr/local/lib/stackctl/verbs"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from stackctl import command
 from stackctl.errors import EngineError, UsageError
-from stackctl.labels import LABEL
+from stackctl.labels import LABEL, VERBS
 from stackctl.logbook import Event, Line, Rules
 from stackctl.state import State
 
@@ -156,7 +156,6 @@ def report(known: State, lines: Iterable[Line], top: int) -> str:
     MTA's image has no analyser, EngineError when it fails.
     """
     from stackctl.backends import all_backends
-    from stackctl.stack import VERBS
 
     name = known.endpoints["mta"]["backend"]
     if "stats" not in all_backends()[name].verbs:

@@ -9,6 +9,7 @@ import typer
 from stackctl.cli import show
 from stackctl.cli.options import File, Json, Name
 from stackctl.errors import UsageError
+from stackctl.labels import VERBS
 from stackctl.problems import shown
 
 
@@ -33,7 +34,7 @@ def login(
     """
     import sys
 
-    from stackctl import command, engine, running, stack
+    from stackctl import command, engine, running
 
     known = running.named(name, file)
     host = known.endpoints.get("host")
@@ -42,7 +43,7 @@ def login(
     people = [account["name"] for account in host.get("accounts", ())]
     if user not in people:
         raise UsageError(f"{shown(user)} has no login on the host of the stack {known.name}", f"there are: {', '.join(people)}")
-    argv = [f"{stack.VERBS}/login", user, *(words or [])]
+    argv = [f"{VERBS}/login", user, *(words or [])]
     if json:
         status, output = engine.execute(host["container"], argv if words else [*argv, "true"])
         show.as_json({"exit_code": status, "output": output})

@@ -20,12 +20,11 @@ import pytest
 from conftest import NAME
 from program import Program, docker, until
 
-from stackctl import stack
 from stackctl.backends import login_host
 from stackctl.clients.pop3 import Pop3
 from stackctl.clients.smtp import Refused, Smtp
 from stackctl.clients.where import Where
-from stackctl.labels import project_name
+from stackctl.labels import VERBS, project_name
 
 pytestmark = pytest.mark.e2e
 
@@ -101,7 +100,7 @@ def typed(terminal: Terminal, line: str, then: str) -> str:
 
 def sh(script: str, user: str = "alice") -> bytes:
     """What a person's shell prints for a script, without a terminal: octets as they are."""
-    argv = ["docker", "exec", "-i", CONTAINER, f"{stack.VERBS}/login", user, "sh", "-c", script]
+    argv = ["docker", "exec", "-i", CONTAINER, f"{VERBS}/login", user, "sh", "-c", script]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
