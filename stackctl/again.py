@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from stackctl import command, engine, ports, start, state
 from stackctl.clients.where import open_listeners
-from stackctl.labels import NETWORK, config_volume, volume_name
+from stackctl.labels import PEER, config_volume, volume_name
 from stackctl.steps import Report, Up
 
 
@@ -29,14 +28,11 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
     with state.lock(known.name), ThreadPoolExecutor(3) as pool:
         # One question for all that must be there: each program that is started costs 30 ms of a processor.
         there = pool.submit(command.run, ["docker", "inspect", "--format", "there", *volumes, *known.images.values()], check=False)
-        network = pool.submit(_network, known)
-        under_way: list[Future[Any]] = [there, network]
+        wanted = pool.submit(engine.wanted_by, known.name)
+        under_way: list[Future[Any]] = [there, wanted]
         done = Up(known, report)
         try:
-            made = network.result()
-            if not (made and there.result().status == 0 and _is_as_it_was(known)):
-                if made:
-                    engine.remove_network(known.name, NETWORK)
+            if not _is_as_it_was(known) or wanted.result() or there.result().status != 0:
                 return None
             started = {service: threading.Event() for service in known.pushed}
             under_way.append(starting := pool.submit(start.containers, done, started))
@@ -50,21 +46,12 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
 
 
 def _is_as_it_was(known: state.State) -> bool:
-    """Whether no other command changed the stack while this one waited for its turn, and its ports are free."""
-    return state.load(known.name) == known and all(
-        ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values()
+    """Whether no other command changed the stack while this one waited for its turn, its project meets no other stack, and its ports are free."""
+    file = start.project(known.name)
+    project = file.read_bytes() if file.is_file() else b""
+    return (
+        state.load(known.name) == known
+        and hashlib.sha256(project).hexdigest() == known.compose_digest
+        and PEER.encode() not in project
+        and all(ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values())
     )
-
-
-def _network(known: state.State) -> bool:
-    """Makes the network as the Compose project has it, 60 ms that Compose would take; False where the project is another, or other stacks are to be met."""
-    import yaml
-
-    text = start.project(known.name).read_bytes() if start.project(known.name).is_file() else b""
-    if hashlib.sha256(text).hexdigest() != known.compose_digest or engine.wanted_by(known.name):
-        return False
-    networks: Mapping[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["networks"]
-    if set(networks) != {NETWORK}:
-        return False
-    engine.make_network(known.name, NETWORK, networks[NETWORK]["labels"], networks[NETWORK]["driver_opts"])
-    return True

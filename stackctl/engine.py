@@ -34,6 +34,8 @@ _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` se
 # A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
 _PAST = 3600.0
 _TRIES = 5  # of a pause
+_SETTLED = 5.0  # seconds in which the engine ends what it was asked for
+_REFUSED = "the engine refused: "
 _PLUGINS = ("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -85,7 +87,7 @@ def _translated() -> Iterator[None]:
         yield
     except docker.errors.APIError as why:
         hint = "free some space on the engine's disk: `docker system df` shows what takes it" if "no space left" in str(why) else ""
-        raise EngineError(f"the engine refused: {why.explanation or why}", hint) from why
+        raise EngineError(f"{_REFUSED}{why.explanation or why}", hint) from why
     except (docker.errors.DockerException, requests.exceptions.RequestException) as why:
         raise EngineError(f"no container engine answers: {why}", _NO_ENGINE) from why
 
@@ -125,16 +127,27 @@ def look(stack: str) -> Found:
 
     It asks the engine's own program: that takes 30 ms on another processor, while the client library takes 100 ms of this process to load.
     """
-    ours = ["--filter", f"label={LABEL}={stack}"]
+    with ThreadPoolExecutor(1) as pool:
+        volumes = pool.submit(_listed, "volume", "ls", "--format", "{{.Name}}", *_of(stack))
+        return Found(here(stack), tuple(volumes.result()))
+
+
+def here(stack: str) -> tuple[Container, ...]:
+    """The containers of a stack, as `look` finds them."""
     columns = ["{{.ID}}", f'{{{{.Label "{SERVICE}"}}}}', "{{.State}}", "{{.Status}}", "{{.Image}}"]
-    with ThreadPoolExecutor(2) as pool:
-        volumes = pool.submit(command.run, ["docker", "volume", "ls", *ours, "--format", "{{.Name}}"], check=False)
-        listed = command.run(["docker", "ps", "--all", "--no-trunc", *ours, "--format", "\t".join(columns)], check=False)
-    if failed := next((done for done in (listed, volumes.result()) if done.status != 0), None):
-        raise EngineError(f"no container engine answers: {failed.last_words}", _NO_ENGINE)
-    rows = [line.split("\t") for line in listed.text.splitlines()]
-    here = tuple(Container(id_, service, now, status, image, {LABEL: stack, SERVICE: service}) for id_, service, now, status, image in rows if service)
-    return Found(here, tuple(volumes.result().text.splitlines()))
+    rows = [line.split("\t") for line in _listed("ps", "--all", "--no-trunc", "--format", "\t".join(columns), *_of(stack))]
+    return tuple(Container(id_, service, now, status, image, {LABEL: stack, SERVICE: service}) for id_, service, now, status, image in rows if service)
+
+
+def _of(stack: str) -> tuple[str, ...]:
+    return "--filter", f"label={LABEL}={stack}"
+
+
+def _listed(*arguments: str) -> list[str]:
+    done = command.run(["docker", *arguments], check=False)
+    if done.status != 0:
+        raise EngineError(f"no container engine answers: {done.last_words}", _NO_ENGINE)
+    return done.text.splitlines()
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -158,11 +171,6 @@ def make_network(stack: str, network: str, labels: Mapping[str, str], options: M
     words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     words += [word for key, value in options.items() for word in ("--opt", f"{key}={value}")]
     command.run(["docker", "network", "create", *words, volume_name(stack, network)], check=False)  # what is wrong, Compose will say
-
-
-def remove_network(stack: str, network: str) -> None:
-    """Removes a network of a stack by its name in the project; one that is in use stays."""
-    command.run(["docker", "network", "rm", volume_name(stack, network)], check=False)
 
 
 def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
@@ -189,7 +197,7 @@ def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
 
 def wanted_by(peer: str) -> tuple[str, ...]:
     """The stacks that made a network to reach this one."""
-    return tuple(command.run(["docker", "network", "ls", "--filter", f"label={PEER}={peer}", "--format", f'{{{{.Label "{LABEL}"}}}}']).text.splitlines())
+    return tuple(_listed("network", "ls", "--filter", f"label={PEER}={peer}", "--format", f'{{{{.Label "{LABEL}"}}}}'))
 
 
 def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
@@ -332,10 +340,23 @@ def _compose_program() -> tuple[str, ...]:
 def remove(stack: str, volumes: bool) -> tuple[str, ...]:
     """Removes what carries a stack's label: containers and network, with `volumes` the volumes too; says what it removed.
 
-    A second Ctrl-C does not stop it half-way.
+    A second Ctrl-C does not stop it half-way. What the engine refuses is tried again: it may still be at work on what it was asked for before.
     """
-    removed = []
-    with _undisturbed(), _translated(), ThreadPoolExecutor(8) as pool:
+    removed: list[str] = []
+    deadline = time.monotonic() + _SETTLED
+    with _undisturbed():
+        while True:
+            try:
+                _remove(stack, volumes, removed)
+                return tuple(dict.fromkeys(removed))
+            except EngineError as why:
+                if not why.message.startswith(_REFUSED) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+
+def _remove(stack: str, volumes: bool, removed: list[str]) -> None:
+    with _translated(), ThreadPoolExecutor(8) as pool:
         api = client().api
         rows = api.containers(all=True, filters={"label": f"{LABEL}={stack}"})
         list(pool.map(lambda row: api.remove_container(row["Id"], force=True), rows))
@@ -349,7 +370,6 @@ def remove(stack: str, volumes: bool) -> tuple[str, ...]:
         found = existing_volumes(stack) if volumes else ()
         list(pool.map(api.remove_volume, found))
         removed += [f"volume {volume}" for volume in found]
-    return tuple(removed)
 
 
 def labelled() -> dict[str, list[str]]:

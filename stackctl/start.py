@@ -38,7 +38,7 @@ def containers(up: Up, started: Mapping[str, threading.Event]) -> None:
     known = up.state
     with up.step("containers", f"{len(started)} started by Docker Compose"):
         engine.start(known.name, project(known.name), started, known.ports)
-    known.containers = {one.service: one.id for one in engine.look(known.name).containers}
+    known.containers = {one.service: one.id for one in engine.here(known.name)}
     for service, part in state.parts(known.endpoints).items():
         part["container"] = known.containers[service]
 

@@ -654,8 +654,8 @@ def test_wait_sees_a_message_at_once_and_says_what_it_saw_instead(demo: Any) -> 
                     timer.join(10)
                     delays.append(seen - done[0])
                     assert [one.subject for one in found] == [f"quick {number}"]
-            # The third best of nine: a busy machine delays some, a slow way of waiting delays all.
-            assert sorted(delays)[2] < 0.025, f"{store}: {delays}"
+            # The second best of nine: a busy machine delays most, a slow way of waiting delays all.
+            assert sorted(delays)[1] < 0.025, f"{store}: {delays}"
             with pytest.raises(TimedOut, match=r"0 of 1 messages after 0\.2 s; INBOX holds 9, the last: 'quick 6', 'quick 7', 'quick 8'"):
                 imap.wait(subject="never", timeout=0.2, prompt_idle=prompt)
 
