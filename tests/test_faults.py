@@ -257,7 +257,11 @@ def test_an_interrupt_of_the_first_start_leaves_nothing(moment: str, here: Progr
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
 def test_a_signal_to_the_first_start_leaves_nothing(sign: signal.Signals, here: Program) -> None:
     """What a CI runner sends that gives up, and a terminal that closes: to this process alone."""
-    process = here.start("up")
+    ours = signal.signal(sign, signal.SIG_DFL)  # it would inherit that this run ignores it, as under nohup(1)
+    try:
+        process = here.start("up")
+    finally:
+        signal.signal(sign, ours)
     try:
         until(lambda: containers(NAME), 30)
         process.send_signal(sign)
