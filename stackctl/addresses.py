@@ -9,7 +9,7 @@ import graphlib
 from dataclasses import dataclass
 
 from stackctl.errors import UsageError
-from stackctl.model import Stack
+from stackctl.model import Stack, login_name
 
 INCLUDE = ":include:"
 # RFC 2142 and the oldest of habits: what breaks is told to somebody.
@@ -19,6 +19,16 @@ CHAIN = {"mailer-daemon": "postmaster", "postmaster": "root"}
 def mailboxes(stack: Stack) -> tuple[str, ...]:
     """Every mailbox of the strict domains: the users and the catch-all mailbox."""
     return tuple(dict.fromkeys([*(user.address for user in stack.users), stack.catch_all_address]))
+
+
+def system_user(stack: Stack, address: str) -> str:
+    """The address of a mailbox; ValueError where users are those of the system, whose names have no domain and are as useradd(8) takes them, and it cannot be one."""
+    local, _, host = address.rpartition("@")
+    if stack.accounts.backend == "system":
+        login_name(local)
+        if host != stack.domain:
+            raise ValueError(f"'{address}' cannot be a system user, whose name has no domain: that is for addresses of {stack.domain}")
+    return address
 
 
 def aliases(stack: Stack) -> dict[str, tuple[str, ...]]:

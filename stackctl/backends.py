@@ -197,7 +197,7 @@ def login_host() -> Backend:
 def account_kinds(chosen: Iterable[Backend] = ()) -> tuple[str, ...]:
     """The ways to keep accounts that all of these servers can look up, files first; every way that there is where none is given."""
     there = list(chosen)
-    kinds = dict.fromkeys(kind for b in all_backends().values() if b.role == "directory" for kind in b.accounts)
+    kinds = dict.fromkeys(kind for b in all_backends().values() for kind in b.accounts if kind != "file")
     return ("file", *(kind for kind in kinds if all(kind in b.accounts for b in there)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from stackctl import addresses, known
-from stackctl.backends import Backend, account_kinds, all_backends, choices, find, login_host, service_name, versions
+from stackctl.backends import Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
 from stackctl.model import CommonFilters, Filters, HostUser, LoginHost, NextHop, Stack, Store, User, alias_target
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import MAX_OCTETS, Mapping, line_of, walk
@@ -298,13 +298,17 @@ class Checks:
         kind, place = self.stack.accounts.backend, ("accounts", "backend")
         kinds = account_kinds()
         if kind not in kinds:
-            hint = "system users have logins and mailboxes on the login host: `host: {users: […]}`" if kind == "system" else self.report.guess(kind, kinds)
-            self.bad(place, f"accounts cannot be kept in '{shown(kind)}'", hint)
+            self.bad(place, f"accounts cannot be kept in '{shown(kind)}'", self.report.guess(kind, kinds))
             return
         for backend in filter(None, (self.mta, *self.stores.values())):
             if kind != "file" and kind not in backend.accounts:
                 self.bad(place, f"{backend.family} cannot look accounts up in '{kind}'", self.report.guess("", account_kinds([backend])))
-        if kind != "file":
+        for number, user in enumerate(self.stack.users):
+            try:
+                addresses.system_user(self.stack, user.address)
+            except ValueError as why:
+                self.bad(("users", number, "address"), str(why), "another address, or keep accounts in files")
+        if directory(kind):
             for number, user in enumerate(self.stack.users):
                 if user.quota and user.quota.messages:
                     self.bad(("users", number, "quota"), "a directory keeps quotas of storage, not of messages", "leave `messages` out, or keep accounts in files")

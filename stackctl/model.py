@@ -336,7 +336,10 @@ class Debian(Frozen):
 class Accounts(Frozen):
     """Where accounts are looked up."""
 
-    backend: Text = Field("file", description="Where accounts are: file, or a directory that can be changed by its own tools: sqlite, postgres, ldap.")
+    backend: Text = Field(
+        "file",
+        description="Where accounts are: file; system, as users of each server's system; or a directory that can be changed by its own tools: sqlite, postgres, ldap.",
+    )
 
 
 class Limits(Frozen):

@@ -214,7 +214,7 @@ def passed_quotas(stack: Stack, service: Service) -> str:
     """What there is to say of a store whose mail comes past the quotas of the stack; "" where they hold, or where there is none."""
     if service.role == "mta" or "quota-enforced" in service.provides or not (stack.mailbox_size_limit or any(user.quota for user in stack.users)):
         return ""
-    keep = [name for name, way in service.backend.delivery.items() if "quota-enforced" in way.provides]
+    keep = [name for name, way in service.backend.delivery.items() if "quota-enforced" in way.provides and (not way.accounts or stack.accounts.backend in way.accounts)]
     instead = f"; `delivery: {keep[0]}` keeps to it" if keep else ""
     return f"{service.name} shows a quota, but mail that comes by {service.delivery} is let in over it{instead}"
 

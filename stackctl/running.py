@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
             raise UsageError(f"every address of {host} exists already", "log in with the disposable password: `stackctl endpoints --secrets`")
         if host not in here.strict_domains:
             raise UsageError(f"the stack does not serve {host}", f"it serves {', '.join(here.strict_domains)}; `stackctl domain add {host}` adds it")
+        _valid(partial(addresses.system_user, here), who)
         known.credentials.pop(who, None)
         known.added[who] = quota
         known.deleted = [other for other in known.deleted if other != who]

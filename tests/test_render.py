@@ -30,6 +30,8 @@ CASES = {
     "accounts-sqlite": "accounts: {backend: sqlite}\n",
     "accounts-postgres": 'accounts: {backend: postgres}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',
     "accounts-ldap": 'accounts: {backend: ldap}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',
+    "accounts-system": 'accounts: {backend: system}\nstores: [{backend: courier}, {backend: dovecot}, {backend: dovecot, version: "2.3"}]\n'
+    "users: [{address: alice@example.test, quota: {storage: 1M, messages: 9}}]\n",
     "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",
 }
 

@@ -1,4 +1,4 @@
-"""What holds for accounts in any directory, with its own tools, its outage and its return. Each kind of directory has a file of tests that says what is its own."""
+"""What holds for accounts wherever they are, and in any directory: its own tools, its outage and its return. Each way of keeping them has a file of tests of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HASH = bcrypt.hashpw(b"by hand", bcrypt.gensalt(4)).decode()
 
 @contextmanager
 def brought_up(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """A stack of every store whose accounts are in a directory of this kind."""
+    """A stack of every store whose accounts are kept in this way."""
     name = f"{NAME}-{kind}"
     program = Program.below(tmp_path_factory.mktemp(kind), name, STACKCTL_NAME=name)
     content = yaml.safe_load(stack_file(name))
@@ -118,27 +118,49 @@ def password_of(found: Any, who: str) -> Any:
 
 @pytest.mark.e2e
 @pytest.mark.feature("D7")
-class Accounts:
-    """`adds` and `removes` are what a person types there: the program, and its input."""
-
-    adds: ClassVar[tuple[tuple[str, ...], str]]
-    removes: ClassVar[tuple[tuple[str, ...], str]]
+class Anywhere:
+    """What holds wherever accounts are."""
 
     @pytest.fixture
     def found(self, kept: Program) -> Any:
         return kept("endpoints", "--json", "--secrets").json
-
-    def add(self, program: Program) -> None:
-        typed(program, self.adds[0], self.adds[1].format(CAROL, HASH))
-
-    def remove(self, program: Program) -> None:
-        typed(program, self.removes[0], self.removes[1].format(CAROL))
 
     def test_the_scenarios_of_accounts_pass(self, found: Any) -> None:
         outcomes = scenarios.run(found, only=CHOSEN, jobs=8)
         assert len(outcomes) > 12
         failed = [outcome for outcome in outcomes if outcome.verdict != "passed"]
         assert not failed, report.failure(failed[0])
+
+    def test_a_quota_counts_in_every_store(self, kept: Program, found: Any) -> None:
+        password = password_of(found, BOB)
+        for store in found["stores"]:
+            with Imap(Where.of(found, store, "imaps")) as imap:
+                imap.login(BOB, password)
+                said = " ".join(str(part) for part in imap.library.get_quota_root("INBOX"))
+            assert "1024" in said, f"{store}: {said}"
+
+    def test_a_sieve_script_of_stack_yaml_runs(self, kept: Program, found: Any) -> None:
+        password = password_of(found, BOB)
+        deliver(found, BOB, "filed away")
+        deliver(found, BOB, "not so")
+        for store in [name for name, part in found["stores"].items() if "sieve" in part["provides"]]:
+            until(partial(holds, found, store, BOB, password, 1), 20, "one of the two is in the INBOX")
+            with Imap(Where.of(found, store, "imaps")) as imap:
+                imap.login(BOB, password)
+                assert imap.select("Trash")["EXISTS"] == 1
+
+
+class Accounts(Anywhere):
+    """`adds` and `removes` are what a person types there: the program, and its input."""
+
+    adds: ClassVar[tuple[tuple[str, ...], str]]
+    removes: ClassVar[tuple[tuple[str, ...], str]]
+
+    def add(self, program: Program) -> None:
+        typed(program, self.adds[0], self.adds[1].format(CAROL, HASH))
+
+    def remove(self, program: Program) -> None:
+        typed(program, self.removes[0], self.removes[1].format(CAROL))
 
     def test_who_is_added_by_the_directorys_own_tool_receives_and_logs_in_at_once(self, kept: Program, found: Any) -> None:
         with pytest.raises(Refused, match=UNKNOWN):
@@ -187,24 +209,6 @@ class Accounts:
             with pytest.raises(Refused, match=UNKNOWN):
                 deliver(found, who, "gone")
             assert "is no user" in kept("user", "delete", who, code=2).err
-
-    def test_a_quota_of_the_directory_counts_in_every_store(self, kept: Program, found: Any) -> None:
-        password = password_of(found, BOB)
-        for store in found["stores"]:
-            with Imap(Where.of(found, store, "imaps")) as imap:
-                imap.login(BOB, password)
-                said = " ".join(str(part) for part in imap.library.get_quota_root("INBOX"))
-            assert "1024" in said, f"{store}: {said}"
-
-    def test_a_sieve_script_of_stack_yaml_runs_for_an_account_of_the_directory(self, kept: Program, found: Any) -> None:
-        password = password_of(found, BOB)
-        deliver(found, BOB, "filed away")
-        deliver(found, BOB, "not so")
-        for store in [name for name, part in found["stores"].items() if "sieve" in part["provides"]]:
-            until(partial(holds, found, store, BOB, password, 1), 20, "one of the two is in the INBOX")
-            with Imap(Where.of(found, store, "imaps")) as imap:
-                imap.login(BOB, password)
-                assert imap.select("Trash")["EXISTS"] == 1
 
     def test_no_secret_of_the_lookup_leaves_its_files(self, kept: Program) -> None:
         state = (kept.state / "state.json").read_text()
