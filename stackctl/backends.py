@@ -32,6 +32,12 @@ class Listener(_Frozen):
     login: bool = Field(True, description="Whether clients log in here")
 
 
+class Mechanism(_Frozen):
+    """A SASL mechanism that a server has. `verifier`: the form in which it must know a password for it, besides the hash that every account has."""
+
+    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256"] = ""
+
+
 class Delivery(_Frozen):
     """A way for the MTA to hand mail over: to `port`, or into the store's `volume` (its path is the same in both)."""
 
@@ -59,6 +65,7 @@ class ConfigFile(_Frozen):
     secret: bool = Field(False, description="Whether it is never shown: it holds a password in clear, or what each machine has its own of")
     accounts: tuple[str, ...] = Field((), description="Only where accounts are kept in one of these ways; () for always")
     ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
+    verifiers: bool = Field(False, description="Only where a mechanism is chosen that needs a verifier")
 
 
 class FilterPlaces(_Frozen):
@@ -126,6 +133,7 @@ class Backend(_Frozen):
     delivery: dict[str, Delivery] = Field(default_factory=dict, description="Ways in, the default first (role store)")
     delivery_reasons: dict[str, str] = Field(default_factory=dict, description="Why other ways are refused: way to reason")
     system_users: tuple[str, ...] = Field((), description="The accounts of the system itself, which no person can have (role host)")
+    mechanisms: dict[str, Mechanism] = Field(default_factory=dict, description="The SASL mechanisms that stack.yaml can choose (mta, store)")
     greetings: tuple[str, ...] = Field((), description="The protocols whose greeting can be set")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
     mailboxes: tuple[str, ...] = ()

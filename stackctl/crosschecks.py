@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from stackctl import addresses, known
+from stackctl import addresses, known, mechanisms
 from stackctl.backends import Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
 from stackctl.model import CommonFilters, Filters, HostUser, LoginHost, NextHop, Stack, Store, User, alias_target
 from stackctl.problems import Place, Report, shown
@@ -292,6 +292,8 @@ class Checks:
                 self.store(store, backend, place)
 
         self.directory()
+        for slip in mechanisms.slips(stack, self.report.guess) if self.sound("auth") else ():
+            self.bad(*slip)
 
     def directory(self) -> None:
         """Whether every server can look accounts up where they are."""

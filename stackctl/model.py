@@ -199,6 +199,14 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+class Auth(Frozen):
+    """How clients log in."""
+
+    mechanisms: tuple[Text, ...] = Field(
+        ("PLAIN", "LOGIN"), min_length=1, description="The SASL mechanisms that are offered, by their names in IANA's registry; the MTA offers those of them that it has."
+    )
+
+
 class Mta(Frozen):
     """The server that accepts mail."""
 
@@ -217,6 +225,7 @@ class Store(Frozen):
         None, description="How the MTA hands mail over (lmtp, smtp, maildir, mbox, dovecot-lda, procmail, maildrop); the backend's first way unless given."
     )
     mailbox: Literal["maildir", "mbox"] = Field("maildir", description="The mailbox format on disk.")
+    auth: Auth | None = Field(None, description="How clients log in to this store, where not as the stack's own `auth` says.")
     settings: Settings = Field(default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`.")
 
 
@@ -398,6 +407,7 @@ class Stack(Frozen):
     )
     users: tuple[User, ...] = Field((), description="The people with a mailbox; alice and bob in the main domain unless given.")
     accounts: Accounts = Field(default_factory=lambda: Accounts(), description="Where the accounts of users are looked up.")
+    auth: Auth = Field(default_factory=lambda: Auth(), description="How clients log in.")
     aliases: dict[Address, tuple[Address, ...]] = Field(default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`.")
     system_aliases: dict[AliasName, tuple[AliasTarget, ...]] = Field(
         default_factory=dict,

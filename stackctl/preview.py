@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stackctl import ca, engine, images, load, peers, render, state
 from stackctl.render import Files, Secrets, Service
-from stackctl.stack import Plan, checked, effective
+from stackctl.stack import Plan, checked, effective, verifiers
 from stackctl.steps import Report
 
 MASKED = "$2b$04$" + "." * 53  # stands for every password hash where files are shown
@@ -23,7 +23,7 @@ def preview(path: Path | None, name: str | None = None) -> Plan:
     loaded = load.load(path)
     stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
     stack = peers.resolved(effective(stack, state.load(stack.name)))
-    secrets = Secrets(dict.fromkeys(render.with_passwords(stack), MASKED), MASKED, b"", b"", b"")
+    secrets = Secrets(dict.fromkeys(render.with_passwords(stack), MASKED), MASKED, b"", b"", b"")  # what verifiers are in is not shown at all
     services = render.services(stack)
     return Plan(stack, services, {service.name: _readable(service, render.render(stack, service, secrets)) for service in services})
 
@@ -84,6 +84,8 @@ def trial(path: Path | None, name: str | None = None, report: Report = lambda _:
     now = datetime.now(UTC)
     authority = ca.make_ca([stack.domain, *stack.tls.names], now)  # for a throw-away certificate
     leaf = ca.make_leaf(authority, render.certificate_names(stack), now)
-    hashes = {address: state.new_credential().hash for address in render.with_passwords(stack)}
-    secrets = Secrets(hashes, state.new_credential().hash, leaf.certificate, leaf.key, authority.certificate)
+    credentials, disposable = {address: state.new_credential() for address in render.with_passwords(stack)}, state.new_credential()
+    hashes = {address: credential.hash for address, credential in credentials.items()}
+    kept = verifiers(stack, services, credentials, disposable)
+    secrets = Secrets(hashes, disposable.hash, leaf.certificate, leaf.key, authority.certificate, verifiers=kept)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets) for service in services}), tags

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +42,7 @@ class Service:
     settings: Mapping[str, Mapping[str, Any]]
     mailbox: str = "maildir"
     delivery: str = ""
+    mechanisms: tuple[str, ...] = ()
     mta_host: str = "mta"
     mta_relay_port: int = RELAY_PORT
 
@@ -54,6 +55,15 @@ class Service:
     def provides(self) -> tuple[str, ...]:
         """What its server provides, and what it does for mail that comes this way."""
         return (*self.backend.provides, *self.way.provides)
+
+    @property
+    def verifiers(self) -> dict[str, tuple[str, ...]]:
+        """The verifiers that the chosen mechanisms need, each with those that need it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self.mechanisms:
+            if form := self.backend.mechanisms[name].verifier:
+                found[form] = (*found.get(form, ()), name)
+        return found
 
     @property
     def container(self) -> Container:
@@ -142,6 +152,7 @@ class Secrets:
     key: bytes
     ca: bytes
     directory: str = ""  # the password with which the servers look accounts up
+    verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by address and form; the disposable domain is "@" and its name
 
 
 @dataclass(frozen=True)
@@ -165,12 +176,14 @@ Files = dict[str, File]
 def services(stack: Stack) -> tuple[Service, ...]:
     """The containers of a stack, the MTA first. Raises UsageError for a backend that does not exist."""
     mta = _backend("mta", stack.mta.backend, stack.mta.version)
-    found = [Service("mta", "mta", mta, f"mail.{stack.domain}", stack.mta.settings)]
+    offered = tuple(name for name in stack.auth.mechanisms if name in mta.mechanisms)
+    found = [Service("mta", "mta", mta, f"mail.{stack.domain}", stack.mta.settings, mechanisms=offered)]
     for store in stack.stores:
         backend = _backend("store", store.backend, store.version)
         name = store.name or service_name(backend)
         way = store.delivery or next(iter(backend.delivery))
-        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way))
+        mechanisms = (store.auth or stack.auth).mechanisms
+        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms))
     if keeper := directory(stack.accounts.backend):
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
     if stack.host:
@@ -278,6 +291,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         ],
         "scripted": scripted - set(filed(stack)),
         "directory": _directory(stack, secrets),
+        "verifiers": {form: {who: kept[form] for who, kept in secrets.verifiers.items()} for form in service.verifiers},
         "disposable": Disposable(stack.disposable, secrets.disposable_hash),
         "catch_all": {"local": local, "domain": host},
         "routes": ways,
@@ -294,6 +308,8 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     taken = {way.way for way in ways} if service.role == "mta" else {service.delivery}
     for item in service.backend.files:
         if (item.ways and not taken.intersection(item.ways)) or (item.accounts and stack.accounts.backend not in item.accounts):
+            continue
+        if item.verifiers and not service.verifiers:
             continue
         text = environment.get_template(item.template).render(context)
         files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, object] = {
     "domains": ["example.org"],
     "disposable_domain": "inbox.example.test",
     "stores[].mailbox": "maildir",
+    "stores[].auth.mechanisms": ["PLAIN", "SCRAM-SHA-256"],
     "users[].password": "correct horse",
     "users[].password_file": "bob.password",
     "users[].aliases": ["a.liddell@example.test"],

@@ -132,8 +132,18 @@ def _plan(stack: Stack, known: state.State) -> Plan:
     kept = directory.entries(stack, hashes)
     if kept:
         known.directory = known.directory or state.new_password()
-    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory)
+    kept_of = verifiers(stack, services, credentials, known.disposable)
+    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, kept_of)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
+
+
+def verifiers(
+    stack: Stack, services: Sequence[Service], credentials: Mapping[str, state.Credential], disposable: state.Credential
+) -> dict[str, dict[str, str]]:
+    """What `Secrets.verifiers` holds: of everybody whose account is in files, in each form that a service needs."""
+    forms = {form for service in services for form in service.verifiers}
+    keepers = {address: credentials[address] for address in render.filed(stack)} | {f"@{stack.disposable}": disposable}
+    return {address: {form: credential.verifier(form, address) for form in forms} for address, credential in keepers.items()} if forms else {}
 
 
 def _compiled() -> Path:

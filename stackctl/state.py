@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.errors import StackctlError, TimedOut, UsageError
+from stackctl.verifier import verifier
 
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 20  # of 62 letters: 119 bits
@@ -26,10 +27,17 @@ _LENGTH = 20  # of 62 letters: 119 bits
 
 @dataclass
 class Credential:
-    """A password and its bcrypt hash."""
+    """A password, its bcrypt hash, and the verifiers that were asked for so far, by their form."""
 
     password: str
     hash: str
+    verifiers: dict[str, str] = field(default_factory=dict)
+
+    def verifier(self, form: str, address: str) -> str:
+        """The verifier for this address, made once: it has a salt, and the same stack must give the same files."""
+        if form not in self.verifiers:
+            self.verifiers[form] = verifier(form, address, self.password)
+        return self.verifiers[form]
 
 
 @dataclass

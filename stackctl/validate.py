@@ -220,6 +220,7 @@ _EXAMPLES: dict[int | str, str] = {
     "debian": "release: trixie",
     "limits": "memory: 256M",
     "accounts": "backend: file",
+    "auth": "mechanisms: [PLAIN, SCRAM-SHA-256]",
 }
 
 

@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "stackctl"
 LAYERS = (
     ("", "errors", "resource", "labels"),
     ("model", "problems", "logformat"),
-    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports"),
-    ("trust", "doctor", "schema", "validate", "known", "crosschecks", "load", "foreign", "conversion", "render", "images"),
+    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports", "verifier"),
+    ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "load", "foreign", "conversion", "render", "images"),
     ("compose",),
     ("engine",),
     ("state",),

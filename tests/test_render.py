@@ -32,6 +32,8 @@ CASES = {
     "accounts-ldap": 'accounts: {backend: ldap}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',
     "accounts-system": 'accounts: {backend: system}\nstores: [{backend: courier}, {backend: dovecot}, {backend: dovecot, version: "2.3"}]\n'
     "users: [{address: alice@example.test, quota: {storage: 1M, messages: 9}}]\n",
+    "mechanisms": 'stores: [{backend: dovecot}, {backend: dovecot, version: "2.3"}]\n'
+    "auth: {mechanisms: [PLAIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, DIGEST-MD5, APOP, ANONYMOUS]}\n",
     "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",
 }
 

@@ -1,0 +1,210 @@
+"""SASL mechanisms: each one logs in at every server that has it, and a wrong password, an unknown user or another mechanism does not."""
+
+from __future__ import annotations
+
+import base64
+import imaplib
+import poplib
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import NAME
+from program import Program
+from puresasl.client import SASLClient
+from scramp import ScramClient
+
+pytestmark = [pytest.mark.e2e, pytest.mark.feature("D4")]
+
+ALICE, PASSWORD = "alice@example.test", "p:ss \"w'rd\\"
+EVERYTHING = ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "ANONYMOUS"]
+SASL = EVERYTHING[:-1]
+FILE = """\
+auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, DIGEST-MD5, SCRAM-SHA-1, SCRAM-SHA-256, APOP, ANONYMOUS]}
+stores:
+  - {backend: dovecot}
+  - {backend: dovecot, version: "2.3"}
+  - {name: few, backend: dovecot, auth: {mechanisms: [PLAIN, SCRAM-SHA-256]}}
+  - {backend: courier, auth: {mechanisms: [PLAIN, LOGIN]}}
+limits: {auth_failure_delay: 0}
+users:
+  - {address: alice@example.test, password: 'p:ss "w''rd\\'}
+  - {address: bob@example.test}
+"""
+BOTH = pytest.mark.parametrize("store", ["dovecot", "dovecot-2-3"])
+Answer = Callable[[bytes], bytes]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    program = Program.below(tmp_path_factory.mktemp("mechanisms"), f"{NAME}-mechanisms", STACKCTL_NAME=f"{NAME}-mechanisms")
+    program.write(FILE)
+    with program.up():
+        yield program
+
+
+@pytest.fixture(scope="module")
+def endpoints(here: Program) -> dict[str, Any]:
+    found: dict[str, Any] = here("endpoints", "--json", "--secrets").json
+    return found
+
+
+def client(mechanism: str, user: str, password: str) -> Answer:
+    """A client's side of a mechanism: an answer to each challenge, the first of which is empty."""
+    if mechanism.startswith("SCRAM"):
+        scram = ScramClient([mechanism], user, password)
+
+        def first(_: bytes) -> bytes:
+            return bytes(scram.get_client_first().encode())
+
+        def second(challenge: bytes) -> bytes:
+            scram.set_server_first(challenge.decode())
+            return bytes(scram.get_client_final().encode())
+
+        def last(challenge: bytes) -> bytes:
+            scram.set_server_final(challenge.decode())  # the server has proved that it knows the password too
+            return b""
+
+        return (lambda steps: lambda challenge: next(steps)(challenge))(iter([first, second, last]))
+    local, _, domain = user.rpartition("@")
+    if mechanism == "LOGIN":
+        return (lambda words: lambda challenge: next(words) if challenge else b"")(iter([user.encode(), password.encode()]))
+    sasl = SASLClient("mail.example.test", "imap", mechanism=mechanism, username=local if mechanism == "DIGEST-MD5" else user, password=password)
+
+    def answer(challenge: bytes) -> bytes:
+        if not challenge and mechanism != "PLAIN":
+            return b""
+        realms = b'realm="example.test",realm="inbox.example.test"'  # a client asks its user for one; this library knows one only
+        return bytes(sasl.process(challenge.replace(realms, b'realm="%s"' % domain.encode())) or b"")
+
+    return answer
+
+
+class Imaps(imaplib.IMAP4_SSL):
+    """The library, with the name that the certificate says."""
+
+    def __init__(self, endpoints: dict[str, Any], store: str) -> None:
+        self._name = endpoints["tls_name"]
+        host, port = endpoints["stores"][store]["imaps"]
+        super().__init__(host, port, ssl_context=ssl.create_default_context(cafile=endpoints["ca"]))
+
+    def _create_socket(self, timeout: float | None) -> ssl.SSLSocket:
+        return self.ssl_context.wrap_socket(imaplib.IMAP4._create_socket(self, timeout), server_hostname=self._name)  # type: ignore[attr-defined,no-any-return]
+
+
+def imap(endpoints: dict[str, Any], store: str, mechanism: str, user: str, password: str) -> list[Any]:
+    """Logs in; the mailboxes that are there. Raises imaplib's error where the login is refused."""
+    with Imaps(endpoints, store) as session:
+        session.authenticate(mechanism, client(mechanism, user, password))
+        return session.list()[1]
+
+
+def submit(endpoints: dict[str, Any], mechanism: str, user: str, password: str) -> None:
+    """Logs in at the port for submission. Raises smtplib's error where the login is refused."""
+    host, port = endpoints["mta"]["submission"]
+    with smtplib.SMTP(host, port) as session:
+        session._host = endpoints["tls_name"]  # type: ignore[attr-defined]
+        session.starttls(context=ssl.create_default_context(cafile=endpoints["ca"]))
+        session.ehlo()
+        assert session.esmtp_features["auth"].split() == SASL
+        answer = client(mechanism, user, password)
+        initial = answer(b"")
+        code, said = session.docmd(f"AUTH {mechanism}", base64.b64encode(initial).decode())
+        while code == 334:
+            code, said = session.docmd(base64.b64encode(answer(base64.b64decode(said))).decode())
+        if code != 235:
+            raise smtplib.SMTPAuthenticationError(code, said)
+
+
+def mechanisms(endpoints: dict[str, Any], store: str) -> list[str]:
+    with Imaps(endpoints, store) as session:
+        return [word.removeprefix("AUTH=") for word in session.capabilities if word.startswith("AUTH=")]
+
+
+def test_what_is_announced_is_what_was_chosen(endpoints: dict[str, Any]) -> None:
+    assert mechanisms(endpoints, "dovecot") == EVERYTHING
+    assert mechanisms(endpoints, "dovecot-2-3") == EVERYTHING
+    assert mechanisms(endpoints, "few") == ["PLAIN", "SCRAM-SHA-256"]
+    assert mechanisms(endpoints, "courier") == ["PLAIN"]  # LOGIN it takes without a word
+
+
+@BOTH
+@pytest.mark.parametrize("mechanism", SASL)
+def test_imap(endpoints: dict[str, Any], store: str, mechanism: str) -> None:
+    assert imap(endpoints, store, mechanism, ALICE, PASSWORD)
+    assert imap(endpoints, store, mechanism, "fresh@inbox.example.test", endpoints["disposable"]["password"])
+    for user, password in [(ALICE, "wrong"), ("nobody@example.test", PASSWORD), (ALICE, endpoints["disposable"]["password"]), ("fresh@inbox.example.test", PASSWORD)]:
+        with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+            imap(endpoints, store, mechanism, user, password)
+
+
+@pytest.mark.parametrize("mechanism", SASL)
+def test_submission(endpoints: dict[str, Any], mechanism: str) -> None:
+    submit(endpoints, mechanism, ALICE, PASSWORD)
+    for user, password in [(ALICE, "wrong"), ("nobody@example.test", PASSWORD)]:
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            submit(endpoints, mechanism, user, password)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_courier(endpoints: dict[str, Any], mechanism: str) -> None:
+    assert imap(endpoints, "courier", mechanism, ALICE, PASSWORD)
+
+
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "ANONYMOUS", "SCRAM-SHA-1"])
+def test_a_mechanism_that_was_not_chosen_is_not_there(endpoints: dict[str, Any], mechanism: str) -> None:
+    with Imaps(endpoints, "few") as session, pytest.raises(imaplib.IMAP4.error, match=r"(?i)unsupported"):
+        session.authenticate(mechanism, lambda _: b"guest")
+
+
+@BOTH
+def test_apop(endpoints: dict[str, Any], store: str) -> None:
+    def login(password: str) -> None:
+        host, port = endpoints["stores"][store]["pop3"]
+        session = poplib.POP3(host, port)
+        try:
+            context = ssl.create_default_context(cafile=endpoints["ca"])
+            context.check_hostname = False  # poplib passes the address on; imap above looks at the name
+            session.stls(context)
+            session.apop(ALICE, password)
+            session.stat()
+        finally:
+            session.close()
+
+    login(PASSWORD)
+    with pytest.raises(poplib.error_proto):
+        login("wrong")
+
+
+@BOTH
+def test_anonymous_has_a_mailbox_of_the_disposable_domain(endpoints: dict[str, Any], store: str) -> None:
+    with Imaps(endpoints, store) as session:
+        session.authenticate("ANONYMOUS", lambda _: b"guest")
+        assert session.select()[0] == "OK"
+
+
+def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints: dict[str, Any]) -> None:
+    here("user", "add", "carol@example.test", "--password-stdin", stdin=b"first-of-carol\n")
+    here("user", "passwd", "bob@example.test", "--password-stdin", stdin=b"second-of-bob\n")
+    for store, mechanism in [("dovecot", "SCRAM-SHA-256"), ("dovecot-2-3", "CRAM-MD5"), ("few", "SCRAM-SHA-256"), ("dovecot", "DIGEST-MD5")]:
+        assert imap(endpoints, store, mechanism, "carol@example.test", "first-of-carol")
+        assert imap(endpoints, store, mechanism, "bob@example.test", "second-of-bob")
+        with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+            imap(endpoints, store, mechanism, "bob@example.test", endpoints["accounts"][1]["password"])
+    submit(endpoints, "SCRAM-SHA-256", "bob@example.test", "second-of-bob")
+    here("user", "delete", "carol@example.test")
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        imap(endpoints, "dovecot", "SCRAM-SHA-256", "carol@example.test", "first-of-carol")
+
+
+def test_where_passwords_are(here: Program) -> None:
+    """No password is in clear where no mechanism needs it."""
+    plain = base64.b64encode(PASSWORD.encode()).decode()
+    for service in ("few", "mta"):
+        text = here("shell", service, "--", "cat", "/etc/stackctl/verifiers").out
+        assert "{SCRAM-SHA-256}4096," in text and PASSWORD not in text and plain not in text
+    assert plain in here("shell", "dovecot", "--", "cat", "/etc/stackctl/verifiers").out  # APOP
+    assert here("shell", "dovecot", "--", "stat", "-c", "%a %U:%G", "/etc/stackctl/verifiers").out.strip() == "640 root:vmail"
+    assert plain not in (here.state / "compose.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,45 @@
+"""Verifiers against what the servers' own tools and a library of the protocol make of the same password."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from scramp import ScramMechanism
+
+from stackctl.verifier import verifier
+
+pytestmark = pytest.mark.feature("D4")
+WHO = "alice@example.test"
+
+
+@pytest.mark.parametrize(
+    ("password", "contexts"),
+    [
+        ("secret", "cd3ba7deaad6e5ca23448ba42e379747a9e0f7f1fbc00c8a81bbaac395731b56"),
+        ("ünïcode pass", "8a0e79ad28c15c2c4a2fbbe319e7ca7217a876a59334196792cc7decf301fb79"),
+        ("x" * 70, "8103bb3a2a4b96a9ca9cce4efecc8d22ebe7163dff7401afb5aa16d4edcf9f1f"),  # longer than a block of MD5
+    ],
+    ids=["short", "not ASCII", "long"],
+)
+def test_cram_md5_is_what_doveadm_pw_prints(password: str, contexts: str) -> None:
+    assert verifier("cram-md5", WHO, password) == contexts
+    assert verifier("cram-md5", WHO, password + "x") != contexts
+
+
+def test_digest_md5_has_the_name_and_the_realm_in_it() -> None:
+    assert verifier("digest-md5", "chris@elwood.innosoft.com", "secret") == "eb5a750053e4d2c34aa84bbc9b0b6ee7"  # the example of RFC 2831 4
+    assert verifier("digest-md5", "carl@elwood.innosoft.com", "secret") != "eb5a750053e4d2c34aa84bbc9b0b6ee7"
+
+
+@pytest.mark.parametrize("name", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+def test_scram_is_what_the_library_makes_with_the_same_salt(name: str) -> None:
+    iterations, *parts = verifier(name.lower(), WHO, "secret").split(",")
+    salt, stored, server = map(base64.b64decode, parts)
+    assert ScramMechanism(name).make_auth_info("secret", iteration_count=int(iterations), salt=salt) == (salt, stored, server, int(iterations))
+    assert ScramMechanism(name).make_auth_info("other", iteration_count=int(iterations), salt=salt)[1] != stored
+
+
+def test_plain_is_base64_so_that_no_character_ends_its_field() -> None:
+    assert base64.b64decode(verifier("plain", WHO, "a:b\tc")) == b"a:b\tc"
+    assert verifier("digest-md5", "@example.test", "a:b") == verifier("plain", "@example.test", "a:b")
