@@ -152,16 +152,17 @@ def _first_message(up: Up, way: str) -> None:
                 pop3.dele(number)
         return seen.steps
 
-    with ThreadPoolExecutor(len(known.endpoints["stores"])) as pool:
-        reading = [pool.submit(read, store) for store in known.endpoints["stores"]]
-        try:
-            for one in reading:
-                up.steps += one.result()
-        except BaseException:
-            for imap in opened:  # or the others would wait on for their message
-                with contextlib.suppress(OSError, AttributeError):
-                    imap.library.shutdown()
-            raise
+    pool = ThreadPoolExecutor(len(known.endpoints["stores"]))
+    try:
+        for one in [pool.submit(read, store) for store in known.endpoints["stores"]]:
+            up.steps += one.result()
+    except BaseException:
+        for imap in opened:  # or the others would wait on for their message
+            with contextlib.suppress(OSError, AttributeError):
+                imap.library.shutdown()
+        pool.shutdown(wait=False, cancel_futures=True)  # who still waits for a greeting ends with the server that keeps silent
+        raise
+    pool.shutdown()
 
 
 def end(under_way: Sequence[Future[Any]]) -> None:
