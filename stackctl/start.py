@@ -13,15 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stackctl import command, engine, state
 from stackctl.clients.where import Where
 from stackctl.errors import StackctlError
 from stackctl.steps import Step, Up
-
-if TYPE_CHECKING:
-    from stackctl.clients.imap import Imap
 
 PROBE = "stackctl-probe"  # the local part, in the disposable domain, of the mailbox that takes the first message
 READY_WITHIN = 60.0  # seconds; a warm start takes about one
@@ -135,12 +132,9 @@ def _first_message(up: Up, way: str) -> None:
         smtp.login(address, password)
         smtp.send(address, [address], message)
 
-    opened: list[Imap] = []
-
     def read(store: str) -> list[Step]:
         seen = Up(known, up.report)
         with seen.step(f"read from {store}", "IMAPS"), Imap(Where.of(known.endpoints, store, "imaps")) as imap:
-            opened.append(imap)
             imap.login(address, password)
             imap.wait(subject=re.escape(subject), timeout=30, prompt_idle=False)
         with seen.step(f"read from {store}", "POP3S"), Pop3(Where.of(known.endpoints, store, "pop3s")) as pop3:
@@ -157,10 +151,7 @@ def _first_message(up: Up, way: str) -> None:
         for one in [pool.submit(read, store) for store in known.endpoints["stores"]]:
             up.steps += one.result()
     except BaseException:
-        for imap in opened:  # or the others would wait on for their message
-            with contextlib.suppress(OSError, AttributeError):
-                imap.library.shutdown()
-        pool.shutdown(wait=False, cancel_futures=True)  # who still waits for a greeting ends with the server that keeps silent
+        pool.shutdown(wait=False, cancel_futures=True)  # who still waits for an answer ends with the server that keeps silent
         raise
     pool.shutdown()
 
