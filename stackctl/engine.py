@@ -35,7 +35,6 @@ _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` se
 _PAST = 3600.0
 _TRIES = 5  # of a pause
 _SETTLED = 5.0  # seconds in which the engine ends what it was asked for
-_REFUSED = "the engine refused: "
 _PLUGINS = ("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,6 +76,10 @@ def client() -> docker.DockerClient:
         return found
 
 
+class _Refused(EngineError):
+    """The engine answers, and does not do what it was asked for."""
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Engine faults as EngineError."""
@@ -87,7 +90,7 @@ def _translated() -> Iterator[None]:
         yield
     except docker.errors.APIError as why:
         hint = "free some space on the engine's disk: `docker system df` shows what takes it" if "no space left" in str(why) else ""
-        raise EngineError(f"{_REFUSED}{why.explanation or why}", hint) from why
+        raise _Refused(f"the engine refused: {why.explanation or why}", hint) from why
     except (docker.errors.DockerException, requests.exceptions.RequestException) as why:
         raise EngineError(f"no container engine answers: {why}", _NO_ENGINE) from why
 
@@ -349,8 +352,8 @@ def remove(stack: str, volumes: bool) -> tuple[str, ...]:
             try:
                 _remove(stack, volumes, removed)
                 return tuple(dict.fromkeys(removed))
-            except EngineError as why:
-                if not why.message.startswith(_REFUSED) or time.monotonic() > deadline:
+            except _Refused:
+                if time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
 

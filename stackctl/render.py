@@ -152,7 +152,7 @@ class Secrets:
     key: bytes
     ca: bytes
     directory: str = ""  # the password with which the servers look accounts up
-    verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by address and form; the disposable domain is "@" and its name
+    verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by form and address; the disposable domain is "@" and its name
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         ],
         "scripted": scripted - set(filed(stack)),
         "directory": _directory(stack, secrets),
-        "verifiers": {form: {who: kept[form] for who, kept in secrets.verifiers.items()} for form in service.verifiers},
+        "verifiers": {form: secrets.verifiers.get(form, {}) for form in service.verifiers},
         "disposable": Disposable(stack.disposable, secrets.disposable_hash),
         "catch_all": {"local": local, "domain": host},
         "routes": ways,

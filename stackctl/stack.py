@@ -140,10 +140,10 @@ def _plan(stack: Stack, known: state.State) -> Plan:
 def verifiers(
     stack: Stack, services: Sequence[Service], credentials: Mapping[str, state.Credential], disposable: state.Credential
 ) -> dict[str, dict[str, str]]:
-    """What `Secrets.verifiers` holds: of everybody whose account is in files, in each form that a service needs."""
+    """What `Secrets.verifiers` holds: in each form that a service needs, of everybody whose account is in files."""
     forms = {form for service in services for form in service.verifiers}
     keepers = {address: credentials[address] for address in render.filed(stack)} | {f"@{stack.disposable}": disposable}
-    return {address: {form: credential.verifier(form, address) for form in forms} for address, credential in keepers.items()} if forms else {}
+    return {form: {address: credential.verifier(form, address) for address, credential in keepers.items()} for form in forms}
 
 
 def _compiled() -> Path:

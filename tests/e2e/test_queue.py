@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections import Counter
@@ -183,8 +182,8 @@ def test_stop_that_takes_too_long_changes_nothing(here: Program, found: dict[str
     with without(found, "dovecot", "pause"):
         send(found, address, "one")
         queued(here, address, 1, lambda row: row["queue_name"] == "active")
-        ran = here("mta", "stop", "--timeout", "1", code=4)
-        assert re.search(r"runs on: after 1 s it was still at work \(.*\d lmtp", ran.err), ran.err  # those of earlier tests may still be there
+        ran = here("mta", "stop", "--timeout", "3", code=4)  # by then the idle processes of earlier tests have ended, on a busy machine too
+        assert "runs on: after 3 s it was still at work (1 lmtp)" in ran.err
         assert "`stackctl mta abort`" in ran.err
         until(lambda: here("mta", "status", code=None).code == 0)
 
