@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -558,23 +559,22 @@ def test_talk_shows_the_dialogue_and_no_password(here: Program) -> None:
 
 
 def can_log_in(found: dict[str, Any], address: str, password: str) -> set[str]:
-    """The services that take a login."""
-    good = set()
-    for store in found["stores"]:
-        for listener, session in (("imaps", Imap), ("pop3s", Pop3)):
-            with session(Where.of(found, store, listener)) as client:
-                try:
-                    client.login(address, password)
-                    good.add(f"{store} {listener}")
-                except AuthRefused:
-                    pass
-    with Smtp(Where.of(found, "mta", "submission")) as smtp:
-        try:
-            smtp.login(address, password)
-            good.add("mta")
-        except AuthRefused:
-            pass
-    return good
+    """The services that take a login, asked all at once: a server may take seconds to refuse."""
+
+    def taken(service: tuple[str, type[Imap | Pop3 | Smtp], Where]) -> set[str]:
+        name, session, where = service
+        with session(where) as client:
+            try:
+                client.login(address, password)
+            except AuthRefused:
+                return set()
+        return {name}
+
+    services: list[tuple[str, type[Imap | Pop3 | Smtp], Where]] = [("mta", Smtp, Where.of(found, "mta", "submission"))]
+    for listener, session in (("imaps", Imap), ("pop3s", Pop3)):
+        services += [(f"{store} {listener}", session, Where.of(found, store, listener)) for store in found["stores"]]
+    with ThreadPoolExecutor(len(services)) as pool:
+        return set().union(*pool.map(taken, services))
 
 
 EVERYWHERE = {"mta", *(f"{store} {listener}" for store in STORES for listener in ("imaps", "pop3s"))}

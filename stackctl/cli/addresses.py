@@ -34,9 +34,9 @@ def set_alias(alias: Annotated[str, ALIAS], targets: Annotated[list[str], TARGET
 
     Example: stackctl alias set team@example.test alice@example.test bob@example.test
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    chosen = running.alias_set(running.named(name, file), alias, targets)
+    chosen = live.alias_set(running.named(name, file), alias, targets)
     if json:
         show.as_json({"alias": alias.lower(), "targets": chosen, "done": "set"})
     else:
@@ -48,9 +48,9 @@ def delete_alias(alias: Annotated[str, ALIAS], file: File = None, name: Name = N
 
     Example: stackctl alias delete team@example.test
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    running.alias_delete(running.named(name, file), alias)
+    live.alias_delete(running.named(name, file), alias)
     if json:
         show.as_json({"alias": alias.lower(), "done": "deleted"})
     else:
@@ -62,9 +62,9 @@ def list_aliases(file: File = None, name: Name = None, json: Json = False) -> No
 
     Example: stackctl alias list --json
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    rows = running.alias_list(running.named(name, file))
+    rows = live.alias_list(running.named(name, file))
     if json:
         show.as_json([asdict(row) for row in rows])
     else:
@@ -82,9 +82,9 @@ def add_domain(
 
     Example: stackctl domain add sales.example --catch-all alice@example.test
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    added = running.domain_add(running.named(name, file), domain, catch_all)
+    added = live.domain_add(running.named(name, file), domain, catch_all)
     if json:
         show.as_json({"domain": added, "catch_all": catch_all.lower() if catch_all else None, "done": "added"})
     else:
@@ -102,9 +102,9 @@ def delete_domain(
 
     Example: stackctl domain delete sales.example --force
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    gone = running.domain_delete(running.named(name, file), domain, force)
+    gone = live.domain_delete(running.named(name, file), domain, force)
     if json:
         show.as_json({"domain": domain.lower(), "done": "deleted", "gone": gone})
     else:
@@ -116,9 +116,9 @@ def list_domains(file: File = None, name: Name = None, json: Json = False) -> No
 
     Example: stackctl domain list --json
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    rows = running.domain_list(running.named(name, file))
+    rows = live.domain_list(running.named(name, file))
     if json:
         show.as_json([asdict(row) for row in rows])
     else:

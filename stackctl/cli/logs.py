@@ -37,19 +37,6 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _known(name: str | None, file: Path | None) -> State:
-    """The stack that is meant, as running.named gives it: that is asked only where it has something to explain, for it takes long to load."""
-    from stackctl import standing, state
-
-    where, _ = standing.source(file)
-    chosen = name or standing.known_by(where)
-    if chosen and (found := state.load(chosen)).containers:
-        return found
-    from stackctl import running
-
-    return running.named(name, file)
-
-
 def _backends(known: State) -> dict[str, str]:
     from stackctl import state
 
@@ -73,7 +60,7 @@ def logs(
 
     Example: stackctl logs --problems --since 10m
     """
-    from stackctl import logbook
+    from stackctl import logbook, running
 
     if severity not in SEVERITY.split("|"):
         raise UsageError(f"--severity {severity} is not known", f"it is one of {SEVERITY.replace('|', ', ')}")
@@ -84,7 +71,7 @@ def logs(
     except re.error as why:
         raise UsageError(f"--grep {grep}: {why}", "it is a regular expression; put \\ before . * + ? ( ) [ ] { } | ^ $ that stand for themselves") from why
     start, end = (logbook.moment(one) if one else None for one in (since, until))
-    known = _known(name, file)
+    known = running.named(name, file)
     if service is not None and service not in known.containers:
         raise UsageError(f"the stack {known.name} has no service {service}", f"it has {', '.join(known.containers)}")
     containers = {one: id_ for one, id_ in known.containers.items() if service in (None, one)}
@@ -140,9 +127,9 @@ def trace(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from stackctl import logbook
+    from stackctl import logbook, running
 
-    known = _known(name, file)
+    known = running.named(name, file)
     with ThreadPoolExecutor(1) as pool:  # the engine reads while this process loads what it needs
         reading = pool.submit(logbook.read, known.containers)
         from stackctl import trace as way
@@ -192,13 +179,13 @@ def stats(
 
     Example: stackctl stats --since 1h
     """
-    from stackctl import logbook, traffic
+    from stackctl import logbook, running, traffic
 
     if day and (since or until):
         raise UsageError("--day means a whole day", "leave --since and --until out")
     start, end = traffic.span(day) if day else (since, until)
     first, last = (logbook.moment(one) if one else None for one in (start, end))
-    known = _known(name, file)
+    known = running.named(name, file)
     lines = logbook.read({"mta": known.containers["mta"]}, first, last)
     if json:
         show.as_json(traffic.as_json(traffic.count(lines, logbook.rules({"mta": _backends(known)["mta"]})["mta"]), top))

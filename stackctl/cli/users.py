@@ -60,7 +60,7 @@ def add(
 
     Example: stackctl user add carol@example.test --generate
     """
-    from stackctl import running
+    from stackctl import live, running
     from stackctl.model import octets
 
     try:
@@ -69,7 +69,7 @@ def add(
         raise UsageError(f"--quota: {why}") from why
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UsageError(f"--quota {quota} is no size", "write octets, or 512K, 100M, 1G")
-    password = running.user_add(running.named(name, file), address, _password(password_stdin, generate), limit)
+    password = live.user_add(running.named(name, file), address, _password(password_stdin, generate), limit)
     _done(json, "added", address.lower(), password if generate else None)
 
 
@@ -80,9 +80,9 @@ def passwd(
 
     Example: echo correct-horse | stackctl user passwd alice@example.test --password-stdin
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    password = running.user_password(running.named(name, file), address, _password(password_stdin, generate))
+    password = live.user_password(running.named(name, file), address, _password(password_stdin, generate))
     _done(json, "has a new password", address.lower(), password if generate else None)
 
 
@@ -91,9 +91,9 @@ def delete(address: Annotated[str, ADDRESS], file: File = None, name: Name = Non
 
     Example: stackctl user delete carol@example.test
     """
-    from stackctl import running
+    from stackctl import live, running
 
-    running.user_delete(running.named(name, file), address)
+    live.user_delete(running.named(name, file), address)
     _done(json, "deleted", address.lower())
 
 
@@ -102,10 +102,10 @@ def list_users(file: File = None, name: Name = None, json: Json = False) -> None
 
     Example: stackctl user list --json
     """
-    from stackctl import running
+    from stackctl import live, running
 
     known = running.named(name, file)
-    found = running.users(known)
+    found = live.users(known)
     rows = [{"address": address, "added_live": origin == "added live", **({"from": origin} if origin == "directory" else {})} for address, origin in found]
     if json:
         show.as_json(rows)

@@ -12,7 +12,7 @@ import pytest
 from outside import Quick, absent, refused, send
 from program import Program, docker, until
 
-from stackctl import running, stack, state
+from stackctl import live, stack, state
 from stackctl.scenario import Context
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("B6")]
@@ -164,10 +164,10 @@ def test_the_servers_work_on_a_change_is_short(addressed: Program, monkeypatch: 
     known = state.load(addressed.name)
     best = 60.0
     for target in ("alice@example.test", "bob@example.test") * 2:
-        running.alias_set(known, "timed", [target])
+        live.alias_set(known, "timed", [target])
         best = min(best, sum(spent))
         spent.clear()
-    running.alias_delete(known, "timed")
+    live.alias_delete(known, "timed")
     assert best < 1.5
 
 
