@@ -136,6 +136,7 @@ class Backend(_Frozen):
     mechanisms: dict[str, Mechanism] = Field(default_factory=dict, description="The SASL mechanisms that stack.yaml can choose (mta, store)")
     greetings: tuple[str, ...] = Field((), description="The protocols whose greeting can be set")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
+    keeps_quotas: tuple[str, ...] = Field((), description="Those of them in which it keeps Maildirs to quotas itself, and warns; of accounts in files (role mta)")
     mailboxes: tuple[str, ...] = ()
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")
     settings: tuple[str, ...] = Field((), description="Native files that take pass-through settings")

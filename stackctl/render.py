@@ -28,6 +28,7 @@ RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never
 HOST = "host"  # the service that people log in to, and the first label of its name
 DIRECTORY = "directory"  # the service that keeps accounts, where they are not in files
 INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
+_QUOTAS = ("quota-enforced", "quota-warning")  # what an MTA provides that keeps a store's mailboxes to them
 OnChange = Literal["accounts", "reload", "restart", "live"]
 
 
@@ -43,6 +44,7 @@ class Service:
     mailbox: str = "maildir"
     delivery: str = ""
     mechanisms: tuple[str, ...] = ()
+    by_mta: tuple[str, ...] = ()
     mta_host: str = "mta"
     mta_relay_port: int = RELAY_PORT
 
@@ -53,8 +55,8 @@ class Service:
 
     @property
     def provides(self) -> tuple[str, ...]:
-        """What its server provides, and what it does for mail that comes this way."""
-        return (*self.backend.provides, *self.way.provides)
+        """What its server provides, what it does for mail that comes this way, and what the MTA does."""
+        return (*self.backend.provides, *self.way.provides, *self.by_mta)
 
     @property
     def verifiers(self) -> dict[str, tuple[str, ...]]:
@@ -183,12 +185,18 @@ def services(stack: Stack) -> tuple[Service, ...]:
         name = store.name or service_name(backend)
         way = store.delivery or next(iter(backend.delivery))
         mechanisms = (store.auth or stack.auth).mechanisms
-        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms))
+        by_mta = _QUOTAS if keeps_quotas(stack, mta, way) and store.mailbox == "maildir" else ()
+        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms, by_mta))
     if keeper := directory(stack.accounts.backend):
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
     if stack.host:
         found.append(Service(HOST, "host", login_host(), stack.host_domain, {}))
     return tuple(found)
+
+
+def keeps_quotas(stack: Stack, mta: Backend, way: str) -> bool:
+    """Whether an MTA that delivers by this way keeps Maildirs to their quotas: it knows those of accounts in files."""
+    return way in mta.keeps_quotas and not directory(stack.accounts.backend)
 
 
 def certificate_names(stack: Stack) -> tuple[str, ...]:
@@ -225,9 +233,14 @@ def routes(stack: Stack) -> tuple[Route, ...]:
 
 def passed_quotas(stack: Stack, service: Service) -> str:
     """What there is to say of a store whose mail comes past the quotas of the stack; "" where they hold, or where there is none."""
-    if service.role == "mta" or "quota-enforced" in service.provides or not (stack.mailbox_size_limit or any(user.quota for user in stack.users)):
+    if service.role != "store" or "quota-enforced" in service.provides or not (stack.mailbox_size_limit or any(user.quota for user in stack.users)):
         return ""
-    keep = [name for name, way in service.backend.delivery.items() if "quota-enforced" in way.provides and (not way.accounts or stack.accounts.backend in way.accounts)]
+    mta = _backend("mta", stack.mta.backend, stack.mta.version)
+    keep = [
+        name
+        for name, way in service.backend.delivery.items()
+        if ("quota-enforced" in way.provides and (not way.accounts or stack.accounts.backend in way.accounts)) or keeps_quotas(stack, mta, name)
+    ]
     instead = f"; `delivery: {keep[0]}` keeps to it" if keep else ""
     return f"{service.name} shows a quota, but mail that comes by {service.delivery} is let in over it{instead}"
 

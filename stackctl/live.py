@@ -1,0 +1,303 @@
+"""Changes of a running stack, effective at once: its users, aliases and domains. It starts no server and none anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stackctl import addresses, directory, load, render, stack, state
+from stackctl.errors import StackctlError, UsageError
+from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
+from stackctl.problems import Report, shown
+
+
+def user_add(known: state.State, who: str, password: str | None = None, quota: int | None = None) -> str:
+    """Makes a user while the stack runs, who can receive mail and log in at once; returns the password.
+
+    Raises UsageError for an address that is none, is there already, or is in a domain that the stack does not serve.
+    """
+    with _changing(known) as change:
+        who = _valid(mailbox, who)
+        here = change.stack
+        if who in addresses.names(here).addresses:
+            raise UsageError(f"{who} is a user or an alias already", "`stackctl user passwd` sets another password")
+        if directory.there_is(known) and who in directory.listed(known):
+            raise UsageError(f"{who} is in the directory already", "`stackctl user passwd` sets another password")
+        host = who.rpartition("@")[2]
+        if host == here.disposable:
+            raise UsageError(f"every address of {host} exists already", "log in with the disposable password: `stackctl endpoints --secrets`")
+        if host not in here.strict_domains:
+            raise UsageError(f"the stack does not serve {host}", f"it serves {', '.join(here.strict_domains)}; `stackctl domain add {host}` adds it")
+        _valid(partial(addresses.system_user, here), who)
+        known.credentials.pop(who, None)
+        known.added[who] = quota
+        known.deleted = [other for other in known.deleted if other != who]
+        known.changed.append(who)
+        return known.credential(who, password).password
+
+
+def user_password(known: state.State, who: str, password: str | None = None) -> str:
+    """Sets a user's password, or makes a new one; returns it. Raises UsageError for an unknown user."""
+    with _changing(known) as change:
+        if _only_in_directory(known, change.stack, who):
+            made = state.new_credential(password)
+            directory.set_password(known, _valid(address, who), made.hash)
+            return made.password
+        who = _known(change.stack, who)
+        known.credentials[who] = state.new_credential(password)
+        known.changed = [*dict.fromkeys([*known.changed, who])]
+        return known.credentials[who].password
+
+
+def user_delete(known: state.State, who: str) -> None:
+    """Takes a user away: mail is refused and logins fail at once; the mailbox stays in the volume. Raises UsageError for an unknown user."""
+    with _changing(known) as change:
+        if _only_in_directory(known, change.stack, who):
+            directory.delete(known, _valid(address, who))
+            return
+        who = _known(change.stack, who)
+        known.added.pop(who, None)
+        known.deleted = [*dict.fromkeys([*known.deleted, who])]
+        known.changed = [other for other in known.changed if other != who]
+        known.credentials.pop(who, None)
+
+
+@dataclass(frozen=True)
+class Alias:
+    """An alias as `alias list` shows it: a name without "@" is a system alias. `origin`: stack.yaml, added live, or built in."""
+
+    name: str
+    targets: tuple[str, ...]
+    origin: str
+
+
+def alias_list(known: state.State) -> tuple[Alias, ...]:
+    """The aliases of a running stack, addresses first, each kind in alphabetical order."""
+    base = _base(known)
+    here = stack.effective(base, known)
+    written = {*addresses.aliases(base), *base.system_aliases}
+    every = addresses.aliases(here) | addresses.system_aliases(here)
+    origins = {name: "added live" if name in known.aliases else "stack.yaml" if name in written and name not in known.aliases_deleted else "built in" for name in every}
+    return tuple(Alias(name, targets, origins[name]) for name, targets in sorted(every.items(), key=lambda row: ("@" not in row[0], row[0])))
+
+
+def alias_set(known: state.State, who: str, targets: Sequence[str]) -> tuple[str, ...]:
+    """Makes an alias, or points it elsewhere, while the stack runs: an address, or a name without "@" for a system alias; returns its targets.
+
+    Raises UsageError for what is no alias or no target, for a user's address, for an unknown local target and for a ring; then nothing changes.
+    """
+    with _changing(known) as change:
+        here = change.stack
+        virtual = "@" in who
+        who = _checked(address if virtual else alias_name, who)
+        chosen = tuple(dict.fromkeys(_checked(address if virtual else alias_target, target) for target in targets))
+        if who in addresses.mailboxes(here):
+            raise UsageError(f"{who} is a user", "an alias has an address of its own; `stackctl user delete` frees this one")
+        if virtual:
+            _served(here, who)
+        names = addresses.names(here)
+        for target in chosen:
+            if target.startswith(addresses.INCLUDE) and target.removeprefix(addresses.INCLUDE) not in here.included:
+                raise UsageError(f"{target}: no alias of stack.yaml includes that file", "name the addresses, or put the alias into stack.yaml")
+            if names.lack(target) and target != who:
+                raise UsageError(f"{target} is no user and no alias of the stack {here.name}", _meant(target, [*names.addresses, *names.system]))
+        known.aliases[who] = list(chosen)
+        known.aliases_deleted = [other for other in known.aliases_deleted if other != who]
+    return chosen
+
+
+def alias_delete(known: state.State, who: str) -> None:
+    """Takes an alias away: mail for it is refused at once. Raises UsageError for one that is not there, is built in, or that others lead to."""
+    with _changing(known) as change:
+        here = change.stack
+        who = _checked(address if "@" in who else alias_name, who)
+        every = addresses.aliases(here) | addresses.system_aliases(here)
+        if who not in every:
+            raise UsageError(f"{who} is no alias of the stack {here.name}", _meant(who, every))
+        used = [name for name, nodes in addresses.graph(here).items() if who in nodes and name != who]
+        used += [f"the catch-all of {domain}" for domain, target in here.domain_catch_all.items() if target == who]
+        built_in = who in addresses.system_aliases(Stack())
+        if built_in and who not in here.system_aliases:
+            raise UsageError(f"{who} is always there", f"`stackctl alias set {who} TARGET` points it elsewhere")
+        if used and not built_in:
+            raise UsageError(f"{who} is what {', '.join(used)} stand{'s' * (len(used) == 1)} for", "delete or change that first")
+        known.aliases.pop(who, None)
+        known.aliases_deleted = [*dict.fromkeys([*known.aliases_deleted, who])]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A domain as `domain list` shows it. `unknown`: what becomes of mail to unknown addresses, `origin`: stack.yaml or added live."""
+
+    name: str
+    unknown: str
+    users: int
+    aliases: int
+    origin: str
+
+
+def domain_list(known: state.State) -> tuple[Served, ...]:
+    """The domains of a running stack, the main one first and the disposable one last."""
+    here = stack.effective(_base(known), known)
+
+    def count(where: str, names: Iterable[str]) -> int:
+        return sum(name.endswith(f"@{where}") for name in names)
+
+    rows = [
+        Served(
+            name,
+            f"to {here.domain_catch_all[name]}" if name in here.domain_catch_all else "refused",
+            count(name, (user.address for user in here.users)),
+            count(name, addresses.aliases(here)),
+            "added live" if name in known.domains else "stack.yaml",
+        )
+        for name in here.strict_domains
+    ]
+    return (*rows, Served(here.disposable, "a mailbox each", 0, count(here.disposable, addresses.aliases(here)), "stack.yaml"))
+
+
+def domain_add(known: state.State, name: str, catch_all: str | None = None) -> str:
+    """Serves one more domain while the stack runs; `catch_all` gets the mail for its unknown addresses, which is refused otherwise.
+
+    Returns the name. Raises UsageError for a name that is none or that the stack has already, and for a catch-all who is nobody.
+    """
+    with _changing(known) as change:
+        here = change.stack
+        name = _checked(domain, name)
+        if name in (*here.strict_domains, here.disposable, *here.local_domains) or (here.host and name == here.host_domain):
+            raise UsageError(f"the stack {here.name} serves {name} already", "`stackctl domain list` shows all")
+        if name == render.INTERNAL or name.endswith(f".{render.INTERNAL}"):
+            raise UsageError(f"{name} is reserved: inside, the stores are addressed in {render.INTERNAL}", "choose another domain")
+        who = _checked(address, catch_all) if catch_all else None
+        if who and addresses.names(here).lack(who):
+            raise UsageError(f"{who} is no user and no alias of the stack {here.name}", _meant(who, addresses.names(here).addresses))
+        known.domains_deleted = [other for other in known.domains_deleted if other != name]
+        if name not in change.base.domains or who != change.base.domain_catch_all.get(name):
+            known.domains[name] = who
+    return name
+
+
+def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[str, ...]:
+    """Serves a domain no longer: its mail is foreign from then on. With `force` its users and aliases go, and are returned; their mail stays in the volumes.
+
+    Raises UsageError for the main domain, for one that is not there, and for one with users or aliases unless `force`.
+    """
+    with _changing(known) as change:
+        here = change.stack
+        name = _checked(domain, name)
+        if name == here.domain or name not in here.strict_domains:
+            why = "is the main domain" if name == here.domain else "is no domain of the stack"
+            raise UsageError(f"{name} {why} {here.name}", "`stackctl domain list` shows those that can be deleted: " + ", ".join(here.strict_domains[1:]))
+        inside = f"@{name}"
+        users = [user.address for user in here.users if user.address.endswith(inside)]
+        every = addresses.aliases(here)
+        aliases = [alias for alias, targets in every.items() if alias.endswith(inside) or (targets and all(target.endswith(inside) for target in targets))]
+        shortened = {
+            alias: kept
+            for alias, targets in (every | here.system_aliases).items()
+            if alias not in aliases and (kept := [target for target in targets if not target.endswith(inside)]) != list(targets)
+        }
+        fixed = [what for what, target in [("catch_all", here.catch_all_address), *here.domain_catch_all.items()] if target.endswith(inside) and what != name]
+        fixed += [name for name, kept in shortened.items() if not kept]
+        if fixed:
+            raise UsageError(f"{', '.join(fixed)}: leads to an address of {name}", "point it elsewhere first")
+        gone = [*users, *aliases]
+        if gone and not force:
+            raise UsageError(f"{name} has {', '.join(gone[:5])}{f' and {len(gone) - 5} more' * (len(gone) > 5)}", "--force deletes them too; mail stays in the volumes")
+        for who in users:
+            known.added.pop(who, None)
+            known.credentials.pop(who, None)
+        known.deleted = [*dict.fromkeys([*known.deleted, *users])]
+        known.changed = [other for other in known.changed if other not in users]
+        known.aliases = {alias: targets for alias, targets in (known.aliases | shortened).items() if alias not in aliases}
+        known.aliases_deleted = [*dict.fromkeys([*known.aliases_deleted, *aliases])]
+        known.domains.pop(name, None)
+        known.domains_deleted = [*dict.fromkeys([*known.domains_deleted, name])]
+    return tuple(gone)
+
+
+@dataclass
+class _Change:
+    base: Stack
+    stack: Stack
+
+
+@contextmanager
+def _changing(known: state.State) -> Iterator[_Change]:
+    """Holds the stack while `known` is changed, then hands the new files to the running servers."""
+    with state.lock(known.name):
+        known.__dict__.update(vars(state.load(known.name)))
+        base = _base(known)
+        try:
+            yield _Change(base, stack.effective(base, known))
+            stack.apply_accounts(base, known)
+        except StackctlError:
+            known.__dict__.update(vars(state.load(known.name)))  # nothing of a refused change stays
+            raise
+
+
+def _base(known: state.State) -> Stack:
+    """What the stack's file says."""
+    base = load.load(Path(known.source)).stack if known.source else Stack()
+    return base.model_copy(update={"name": known.name})
+
+
+def _checked(check: Callable[[str], str], text: str) -> str:
+    """A value as the model takes it. Raises UsageError where it does not; what is shown of it is fit for a terminal."""
+    try:
+        return check(text)
+    except ValueError as why:
+        hint = "an alias is an address or a name, and stands for such; a system alias for '|command' and /file too"
+        raise UsageError(f"{shown(text)}: {shown(str(why), 300)}", hint) from why
+
+
+def _valid(check: Callable[[str], str], who: str) -> str:
+    try:
+        return check(who)
+    except ValueError as why:
+        raise UsageError(shown(str(why), 300)) from why
+
+
+def _served(here: Stack, who: str) -> None:
+    """Raises UsageError for an address in a domain that is not strict."""
+    host = who.rpartition("@")[2]
+    if host == here.disposable:
+        raise UsageError(f"every address of {host} exists already", f"use one of {', '.join(here.strict_domains)}")
+    if host not in here.strict_domains:
+        raise UsageError(f"the stack does not serve {host}", f"it serves {', '.join(here.strict_domains)}; `stackctl domain add {host}` adds it")
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """A hint: which name was meant."""
+    return Report("").guess(word, sorted(known)) or "`stackctl alias list` and `stackctl user list` show who is there"
+
+
+def users(known: state.State) -> tuple[tuple[str, str], ...]:
+    """The users of a running stack, each with where he is from: stack.yaml, added live, or the directory, where its own tools added him.
+
+    One who was taken out of the directory by its own tools is left out. Raises EngineError where the directory does not answer.
+    """
+    own = {account["address"]: "added live" if account["address"] in known.added else "stack.yaml" for account in known.endpoints["accounts"]}
+    if not directory.there_is(known):
+        return tuple(own.items())
+    there = directory.listed(known)
+    kept = {address: origin for address, origin in own.items() if address in there or address == known.endpoints["catch_all"]["address"]}
+    return tuple((kept | {address: "directory" for address in there if address not in kept}).items())
+
+
+def _only_in_directory(known: state.State, here: Stack, who: str) -> bool:
+    """Whether an account was added to the directory by its own tools."""
+    who = _valid(address, who)
+    return directory.there_is(known) and who not in render.mailbox_addresses(here) and who in directory.listed(known)
+
+
+def _known(here: Stack, who: str) -> str:
+    who = _valid(address, who)
+    if who not in render.mailbox_addresses(here):
+        raise UsageError(f"{who} is no user of the stack {here.name}", f"users are {', '.join(user.address for user in here.users)}")
+    if who == here.catch_all_address:
+        raise UsageError(f"{who} is the catch-all mailbox", "`catch_all` in stack.yaml names another")
+    return who
