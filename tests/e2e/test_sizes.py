@@ -35,6 +35,7 @@ def of(mail: Context, provided: str) -> list[str]:
 
 
 def subjects(mail: Context, who: str, store: str) -> list[str]:
+    """Of all that is in somebody's mailbox."""
     return [found[1].decode() for one in mail.look(who, store) if (found := re.search(rb"^Subject: (.*?)\r?$", one, re.MULTILINE))]
 
 
@@ -126,7 +127,7 @@ def test_a_number_of_messages_is_a_limit_too(mail: Context) -> None:
     with mail.imap("bob@example.test", mail.store) as imap:
         imap.wait(subject="Undelivered Mail", timeout=30)
     for store in of(mail, "quota-enforced"):
-        assert len(mail.look("few@example.test", store)) == 2
+        assert sum(mail.tag in subject for subject in subjects(mail, "few@example.test", store)) == 2
 
 
 def test_append_is_refused_where_there_is_no_room(mail: Context) -> None:
@@ -155,7 +156,7 @@ def test_over_quota_defer_keeps_the_message_until_there_is_room(addressed: Progr
         container = docker("ps", "-q", "--filter", f"name=stackctl-{addressed.name}-mta").strip()
         until(lambda: "452" in docker("exec", container, "postqueue", "-p"), 30, "the message waits in the queue with 452")
         for store in of(mail, "quota-enforced"):
-            assert len(mail.look("few@example.test", store)) == 2
+            assert sum(mail.tag in subject for subject in subjects(mail, "few@example.test", store)) == 2
         empty(mail, "few@example.test")
         for store in of(mail, "quota-enforced"):
             with mail.imap("few@example.test", store) as imap:
