@@ -823,6 +823,17 @@ def test_an_exported_file_runs_without_stackctl(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_a_reader_that_goes_is_no_failure_and_a_full_disk_is_told(here: Program) -> None:
+    def run(output: str) -> subprocess.CompletedProcess[str]:
+        command = f"set -o pipefail; '{sys.executable}' -m stackctl logs {output}"
+        return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=here.env, cwd=here.work, check=False)
+
+    gone, full = run("| head -1"), run(">/dev/full")
+    assert (gone.returncode, len(gone.stdout.splitlines()), gone.stderr) == (0, 1, "")
+    assert (full.returncode, full.stderr) == (1, "stackctl: output: No space left on device\n")
+
+
+@pytest.mark.e2e
 def test_logs_can_be_followed_and_interrupted(here: Program) -> None:
     following = here.start("logs", "mta", "--follow", "--tail", "1")
     try:

@@ -69,6 +69,9 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         print("\nstackctl: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `stackctl logs | head`
+    except (BrokenPipeError, SystemExit):  # `stackctl logs | head`; the second is what typer makes of the first
         sys.stderr.close()
         return 0
+    except OSError as why:  # standard output on a full disk, say
+        print(f"stackctl: {why.filename or 'output'}: {why.strerror or why}", file=sys.stderr)
+        return 1
