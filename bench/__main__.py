@@ -32,6 +32,7 @@ def measures() -> dict[str, Measure]:
     for store in stores:
         found[f"single-{store.name}"] = partial(mail.single, store=store)
         found[f"burst-{store.name}"] = partial(mail.burst, store=store)
+        found[f"sessions-{store.name}"] = partial(mail.sessions, store=store)
     return {**found, "accounts": accounts.accounts, "logs": logs.logs, "memory": size.memory, "disk": size.disk}
 
 

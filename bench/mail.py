@@ -7,7 +7,8 @@ import imaplib
 import smtplib
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from stackctl.errors import CheckFailed, TimedOut
 WHO = "alice@example.test"
 MESSAGES, CONNECTIONS, OCTETS = 1000, 10, 4096
 SINGLE = 60  # messages for each median of one message
+LOGINS, FETCHES = 200, 5  # sessions of each measurement of logins; how often the mailbox is read for one of fetches
 WITHIN = 120.0  # seconds for what takes a few
 
 
@@ -28,9 +30,14 @@ class Reader:
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext, user: str, password: str) -> None:
         context.check_hostname = False  # the name is another than the address; the chain is verified
+        self._as_this: Callable[[], Reader] = lambda: Reader(host, port, context, user, password)
         self._library = imaplib.IMAP4_SSL(host, port, ssl_context=context, timeout=WITHIN)
         self._library.login(user, password)
         self.select()
+
+    def again(self, _: int = 0) -> None:
+        """A whole session as this one began: TLS, login, mailbox, logout."""
+        self._as_this().close()
 
     @classmethod
     def of(cls, found: Mapping[str, Any], store: str, user: str = WHO, password: str | None = None) -> Reader:
@@ -53,6 +60,10 @@ class Reader:
             if time.monotonic() > deadline:
                 raise TimedOut(f"{self.here} of {count} messages after {WITHIN:g} s")
             time.sleep(pause)
+
+    def fetch(self) -> int:
+        """Reads every message whole; their octets."""
+        return sum(len(part[1]) for part in self._library.fetch("1:*", "(BODY.PEEK[])")[1] if isinstance(part, tuple))
 
     def select(self) -> None:
         """Opens the mailbox anew."""
@@ -79,7 +90,7 @@ class Side:
     mta: str
     store: str
     reader: Reader
-    worked: list[float] = field(default_factory=list)  # processor seconds of each burst
+    worked: list[float] = field(default_factory=list)  # processor seconds of each piece of work
 
     def one(self, session: smtplib.SMTP) -> float:
         """One message on a connection that stands; from the 250 until a NOOP tells of it, in milliseconds."""
@@ -93,18 +104,38 @@ class Side:
         """A burst; messages in a second from the first command until the mailbox holds them all. Raises CheckFailed for a deferred one."""
         self.reader.empty()
         argv = ["smtp-source", "-d", "-s", str(CONNECTIONS), "-l", str(OCTETS), "-m", str(MESSAGES), "-f", "bench@elsewhere.test", "-t", WHO, "127.0.0.1:25"]
-        before = self.processor()
-        start = time.perf_counter()
-        status, output = engine.execute(self.mta, argv)
-        if status != 0:
-            raise CheckFailed(f"the burst failed: {output.strip()}")
-        self.reader.until(MESSAGES, 0.02)
-        took = time.perf_counter() - start
-        self.worked.append(self.processor() - before)
+
+        def sent() -> None:
+            status, output = engine.execute(self.mta, argv)
+            if status != 0:
+                raise CheckFailed(f"the burst failed: {output.strip()}")
+            self.reader.until(MESSAGES, 0.02)
+
+        rate = self._rate(MESSAGES, sent)
         if deferred := [line for line in engine.logs(self.mta).splitlines() if "status=deferred" in line]:
             raise CheckFailed(f"{len(deferred)} deferred: {deferred[-1]}")
-        return MESSAGES / took
+        return rate
 
+    def logins(self) -> float:
+        """Sessions in a second, ten at once."""
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            return self._rate(LOGINS, lambda: list(pool.map(self.reader.again, range(LOGINS))))
+
+    def fetches(self) -> float:
+        """Messages in a second, all of the mailbox by one FETCH, five times. Raises CheckFailed where octets are missing."""
+        octets: list[int] = []
+        rate = self._rate(FETCHES * MESSAGES, lambda: octets.extend(self.reader.fetch() for _ in range(FETCHES)))
+        if min(octets) < MESSAGES * OCTETS:
+            raise CheckFailed(f"{min(octets)} octets of {MESSAGES} messages with {OCTETS} each")
+        return rate
+
+    def _rate(self, units: int, work: Callable[[], object]) -> float:
+        """How many units of work are done in a second; the processor time for it is noted."""
+        before, start = self.processor(), time.perf_counter()
+        work()
+        took = time.perf_counter() - start
+        self.worked.append(self.processor() - before)
+        return units / took
 
     def processor(self) -> float:
         """The processor time that both containers have used so far, in seconds."""
@@ -144,10 +175,26 @@ def single(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]
         yield Figure("single", f"{store.name}: accepted to visible, p95", "ms", p95(ours), p95(theirs), "bare")
 
 
+def _work(stack: Side, twin: Side, runs: int, what: str, work: Callable[[Side], float]) -> Iterator[Figure]:
+    """The rate of some work, and the processor time of both servers for it."""
+    interleaved(1, lambda: work(stack), lambda: work(twin))  # warms both
+    for side in (stack, twin):
+        side.worked.clear()
+    ours, theirs = interleaved(runs, lambda: work(stack), lambda: work(twin))
+    yield Figure("work", what, "/s", median(ours), median(theirs), "bare", least=0.9)
+    yield Figure("work", "… processor time of both servers", "s", median(stack.worked), median(twin.worked), "bare")
+
+
 def burst(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """A thousand messages over ten connections into one mailbox."""
     with _sides(bench, store) as (stack, twin):
-        interleaved(1, stack.many, twin.many)  # warms both
-        ours, theirs = interleaved(runs, stack.many, twin.many)
-        yield Figure("burst", f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", "/s", median(ours), median(theirs), "bare", least=0.9)
-        yield Figure("burst", f"{store.name}: processor time of both servers for it", "s", median(stack.worked), median(twin.worked), "bare")
+        yield from _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many)
+
+
+def sessions(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
+    """Logins, and a thousand messages fetched, over IMAPS."""
+    with _sides(bench, store) as (stack, twin):
+        yield from _work(stack, twin, runs, f"{store.name}: logins over IMAPS, {CONNECTIONS} at once", Side.logins)
+        for side in (stack, twin):
+            side.many()
+        yield from _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages fetched over IMAPS", Side.fetches)
