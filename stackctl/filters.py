@@ -39,11 +39,8 @@ def test(known: state.State, user: str, message: bytes, store: str | None = None
     Raises UsageError for an unknown user or store, and where nothing is filtered; CheckFailed with the filter's words where a script is at fault.
     """
     running.password_of(known, user)  # an unknown user ends here
-    stores = known.endpoints["stores"]
-    if store is not None and store not in stores:
-        raise UsageError(f"the stack {known.name} has no store {store}", f"it has {', '.join(stores)}")
     found = []
-    for name in [store] if store else stores:
+    for name in running.stores(known, store):
         if (by := runs(known.endpoints, name)) is None:
             continue
         service, language = by
@@ -54,6 +51,6 @@ def test(known: state.State, user: str, message: bytes, store: str | None = None
             raise CheckFailed(f"{name}: the {language} script does not work:\n{output}", "`stackctl check` names the line of each fault")
         found.append(Trial(name, service, language, output))
     if not found:
-        ways = ", ".join(f"{name} by {part['delivery']}" for name, part in stores.items() if store in (None, name))
+        ways = ", ".join(f"{name} by {known.endpoints['stores'][name]['delivery']}" for name in running.stores(known, store))
         raise UsageError(f"nothing is filtered on the way to {ways}", "another `delivery` in stack.yaml has filters: see docs/delivery.md")
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,9 @@ from pathlib import Path
 from stackctl import addresses, directory, load, render, stack, state
 from stackctl.errors import StackctlError, UsageError
 from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
-from stackctl.problems import Report, shown
+from stackctl.problems import Report, valid
+
+_HINT = "an alias is an address or a name, and stands for such; a system alias for '|command' and /file too"
 
 
 def user_add(known: state.State, who: str, password: str | None = None, quota: int | None = None) -> str:
@@ -20,7 +22,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
     Raises UsageError for an address that is none, is there already, or is in a domain that the stack does not serve.
     """
     with _changing(known) as change:
-        who = _valid(mailbox, who)
+        who = valid(mailbox, who)
         here = change.stack
         if who in addresses.names(here).addresses:
             raise UsageError(f"{who} is a user or an alias already", "`stackctl user passwd` sets another password")
@@ -31,7 +33,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
             raise UsageError(f"every address of {host} exists already", "log in with the disposable password: `stackctl endpoints --secrets`")
         if host not in here.strict_domains:
             raise UsageError(f"the stack does not serve {host}", f"it serves {', '.join(here.strict_domains)}; `stackctl domain add {host}` adds it")
-        _valid(partial(addresses.system_user, here), who)
+        valid(partial(addresses.system_user, here), who)
         known.credentials.pop(who, None)
         known.added[who] = quota
         known.deleted = [other for other in known.deleted if other != who]
@@ -44,7 +46,7 @@ def user_password(known: state.State, who: str, password: str | None = None) -> 
     with _changing(known) as change:
         if _only_in_directory(known, change.stack, who):
             made = state.new_credential(password)
-            directory.set_password(known, _valid(address, who), made.hash)
+            directory.set_password(known, valid(address, who), made.hash)
             return made.password
         who = _known(change.stack, who)
         known.credentials[who] = state.new_credential(password)
@@ -56,7 +58,7 @@ def user_delete(known: state.State, who: str) -> None:
     """Takes a user away: mail is refused and logins fail at once; the mailbox stays in the volume. Raises UsageError for an unknown user."""
     with _changing(known) as change:
         if _only_in_directory(known, change.stack, who):
-            directory.delete(known, _valid(address, who))
+            directory.delete(known, valid(address, who))
             return
         who = _known(change.stack, who)
         known.added.pop(who, None)
@@ -92,8 +94,8 @@ def alias_set(known: state.State, who: str, targets: Sequence[str]) -> tuple[str
     with _changing(known) as change:
         here = change.stack
         virtual = "@" in who
-        who = _checked(address if virtual else alias_name, who)
-        chosen = tuple(dict.fromkeys(_checked(address if virtual else alias_target, target) for target in targets))
+        who = valid(address if virtual else alias_name, who, _HINT)
+        chosen = tuple(dict.fromkeys(valid(address if virtual else alias_target, target, _HINT) for target in targets))
         if who in addresses.mailboxes(here):
             raise UsageError(f"{who} is a user", "an alias has an address of its own; `stackctl user delete` frees this one")
         if virtual:
@@ -113,7 +115,7 @@ def alias_delete(known: state.State, who: str) -> None:
     """Takes an alias away: mail for it is refused at once. Raises UsageError for one that is not there, is built in, or that others lead to."""
     with _changing(known) as change:
         here = change.stack
-        who = _checked(address if "@" in who else alias_name, who)
+        who = valid(address if "@" in who else alias_name, who, _HINT)
         every = addresses.aliases(here) | addresses.system_aliases(here)
         if who not in every:
             raise UsageError(f"{who} is no alias of the stack {here.name}", _meant(who, every))
@@ -166,12 +168,12 @@ def domain_add(known: state.State, name: str, catch_all: str | None = None) -> s
     """
     with _changing(known) as change:
         here = change.stack
-        name = _checked(domain, name)
+        name = valid(domain, name)
         if name in (*here.strict_domains, here.disposable, *here.local_domains) or (here.host and name == here.host_domain):
             raise UsageError(f"the stack {here.name} serves {name} already", "`stackctl domain list` shows all")
         if name == render.INTERNAL or name.endswith(f".{render.INTERNAL}"):
             raise UsageError(f"{name} is reserved: inside, the stores are addressed in {render.INTERNAL}", "choose another domain")
-        who = _checked(address, catch_all) if catch_all else None
+        who = valid(address, catch_all) if catch_all else None
         if who and addresses.names(here).lack(who):
             raise UsageError(f"{who} is no user and no alias of the stack {here.name}", _meant(who, addresses.names(here).addresses))
         known.domains_deleted = [other for other in known.domains_deleted if other != name]
@@ -187,7 +189,7 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
     """
     with _changing(known) as change:
         here = change.stack
-        name = _checked(domain, name)
+        name = valid(domain, name)
         if name == here.domain or name not in here.strict_domains:
             why = "is the main domain" if name == here.domain else "is no domain of the stack"
             raise UsageError(f"{name} {why} {here.name}", "`stackctl domain list` shows those that can be deleted: " + ", ".join(here.strict_domains[1:]))
@@ -245,22 +247,6 @@ def _base(known: state.State) -> Stack:
     return base.model_copy(update={"name": known.name})
 
 
-def _checked(check: Callable[[str], str], text: str) -> str:
-    """A value as the model takes it. Raises UsageError where it does not; what is shown of it is fit for a terminal."""
-    try:
-        return check(text)
-    except ValueError as why:
-        hint = "an alias is an address or a name, and stands for such; a system alias for '|command' and /file too"
-        raise UsageError(f"{shown(text)}: {shown(str(why), 300)}", hint) from why
-
-
-def _valid(check: Callable[[str], str], who: str) -> str:
-    try:
-        return check(who)
-    except ValueError as why:
-        raise UsageError(shown(str(why), 300)) from why
-
-
 def _served(here: Stack, who: str) -> None:
     """Raises UsageError for an address in a domain that is not strict."""
     host = who.rpartition("@")[2]
@@ -290,12 +276,12 @@ def users(known: state.State) -> tuple[tuple[str, str], ...]:
 
 def _only_in_directory(known: state.State, here: Stack, who: str) -> bool:
     """Whether an account was added to the directory by its own tools."""
-    who = _valid(address, who)
+    who = valid(address, who)
     return directory.there_is(known) and who not in render.mailbox_addresses(here) and who in directory.listed(known)
 
 
 def _known(here: Stack, who: str) -> str:
-    who = _valid(address, who)
+    who = valid(address, who)
     if who not in render.mailbox_addresses(here):
         raise UsageError(f"{who} is no user of the stack {here.name}", f"users are {', '.join(user.address for user in here.users)}")
     if who == here.catch_all_address:

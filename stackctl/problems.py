@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from stackctl.errors import BadStack, Problem
+from stackctl.errors import BadStack, Problem, UsageError
 
 MAX_PROBLEMS = 100  # nobody reads more than that at a time
 # What must not reach a terminal from a file: controls (C0, C1), line separators, changes of direction.
@@ -21,6 +21,15 @@ def shown(text: str, most: int = 60) -> str:
     """A text from a file, fit for a terminal: no control characters, not endless."""
     text = text if len(text) <= most else text[: most - 1] + "…"
     return re.sub(_UNSHOWABLE, lambda c: f"\\x{ord(c[0]):02x}" if ord(c[0]) < 256 else f"\\u{ord(c[0]):04x}", text)
+
+
+def valid(check: Callable[[str], str], text: str, hint: str = "") -> str:
+    """A value as the model takes it, which `check` tells by a ValueError. Raises UsageError; what is shown of the value is fit for a terminal."""
+    try:
+        return check(text)
+    except ValueError as why:
+        said = shown(str(why), 300)
+        raise UsageError(said if said.startswith("'") else f"{shown(text)} {said}", hint) from why
 
 
 @dataclass

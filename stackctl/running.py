@@ -68,6 +68,14 @@ def password_of(known: state.State, who: str) -> str:
     return known.credentials[who].password
 
 
+def stores(known: state.State, one: str | None = None) -> tuple[str, ...]:
+    """The stores that a command means: `one`, or all. Raises UsageError for one that is not there."""
+    there = tuple(known.endpoints["stores"])
+    if one is not None and one not in there:
+        raise UsageError(f"the stack {known.name} has no store {one}", f"it has {', '.join(there)}")
+    return (one,) if one else there
+
+
 def status(known: state.State) -> tuple[ServiceStatus, ...]:
     """Every service of a stack, the MTA first."""
     now = {one.service: one for one in engine.containers(known.name)}

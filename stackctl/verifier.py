@@ -19,7 +19,7 @@ _ITERATIONS = 4096  # the least of RFC 7677 4: made passwords cannot be guessed,
 def verifier(form: str, address: str, password: str) -> str:
     """The verifier of a form that backend.yaml can name. An address "@domain" stands for every address of the domain, which have one password.
 
-    plain is base64, so that no character of a password is taken for the end of a field.
+    plain is in hexadecimal digits, so that no character of a password is taken for the end of a field.
     """
     local, _, domain = address.rpartition("@")
     secret = password.encode()
@@ -29,7 +29,7 @@ def verifier(form: str, address: str, password: str) -> str:
         return _scram(_SCRAM[form], secret)
     if form == "digest-md5" and local:  # RFC 2831 2.1.2.1: the name is in the hash
         return hashlib.md5(f"{local}:{domain}:{password}".encode(), usedforsecurity=False).hexdigest()
-    return base64.b64encode(secret).decode()
+    return secret.hex()
 
 
 def _scram(algorithm: str, password: bytes) -> str:

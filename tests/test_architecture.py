@@ -24,7 +24,7 @@ LAYERS = (
     ("state",),
     ("standing", "peers", "logbook", "steps", "directory"),
     ("running",),
-    ("trace", "start", "filters", "traffic", "mta", "queue"),
+    ("trace", "start", "filters", "logins", "traffic", "mta", "queue"),
     ("stack", "again"),
     ("live", "export", "preview"),
     ("config",),

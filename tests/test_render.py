@@ -200,7 +200,7 @@ TEXTS = [
     'mta: {settings: {main_cf: {key: ["a", "a%sb"]}}}',
     'stores: [{backend: dovecot, settings: {dovecot_conf: {"service x": {"inner": {"deep": "a%sb"}}}}}]',
     'stores: [{backend: dovecot, settings: {dovecot_conf: {"service x%s": {"inner": 1}}}}]',
-    'stores: [{backend: courier, settings: {imapd: {"KEY": "a%sb"}}}]',
+    'stores: [{backend: courier, settings: {imapd: {"OUTBOX": "a%sb"}}}]',
     'stores: [{backend: dovecot, name: "a%sb"}]',
     'users: [{address: "alice%s@example.test"}]',
     'users: [{address: alice@example.test, aliases: ["a%sb@example.test"]}]',

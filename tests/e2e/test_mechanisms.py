@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import imaplib
 import poplib
 import smtplib
 import ssl
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,19 +24,22 @@ pytestmark = [pytest.mark.e2e, pytest.mark.feature("D4")]
 ALICE, PASSWORD = "alice@example.test", "p:ss \"w'rd\\"
 EVERYTHING = ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "ANONYMOUS"]
 SASL = EVERYTHING[:-1]
+COURIER = ["PLAIN", "LOGIN", "CRAM-MD5", "CRAM-SHA1", "CRAM-SHA256"]
 FILE = """\
 auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, DIGEST-MD5, SCRAM-SHA-1, SCRAM-SHA-256, APOP, ANONYMOUS]}
 stores:
   - {backend: dovecot}
   - {backend: dovecot, version: "2.3"}
   - {name: few, backend: dovecot, auth: {mechanisms: [PLAIN, SCRAM-SHA-256]}}
-  - {backend: courier, auth: {mechanisms: [PLAIN, LOGIN]}}
+  - {backend: courier, auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, CRAM-SHA1, CRAM-SHA256]}}
+  - {name: plain, backend: courier, auth: {mechanisms: [PLAIN]}}
 limits: {auth_failure_delay: 0}
 users:
   - {address: alice@example.test, password: 'p:ss "w''rd\\'}
   - {address: bob@example.test}
 """
 BOTH = pytest.mark.parametrize("store", ["dovecot", "dovecot-2-3"])
+FAILED = r"(?i)AUTHENTICATIONFAILED|LOGIN failed"
 Answer = Callable[[bytes], bytes]
 
 
@@ -69,6 +75,8 @@ def client(mechanism: str, user: str, password: str) -> Answer:
 
         return (lambda steps: lambda challenge: next(steps)(challenge))(iter([first, second, last]))
     local, _, domain = user.rpartition("@")
+    if mechanism.startswith("CRAM-SHA"):
+        return lambda challenge: f"{user} {hmac.new(password.encode(), challenge, mechanism[5:]).hexdigest()}".encode() if challenge else b""
     if mechanism == "LOGIN":
         return (lambda words: lambda challenge: next(words) if challenge else b"")(iter([user.encode(), password.encode()]))
     sasl = SASLClient("mail.example.test", "imap", mechanism=mechanism, username=local if mechanism == "DIGEST-MD5" else user, password=password)
@@ -101,12 +109,32 @@ def imap(endpoints: dict[str, Any], store: str, mechanism: str, user: str, passw
         return session.list()[1]
 
 
-def submit(endpoints: dict[str, Any], mechanism: str, user: str, password: str) -> None:
-    """Logs in at the port for submission. Raises smtplib's error where the login is refused."""
-    host, port = endpoints["mta"]["submission"]
-    with smtplib.SMTP(host, port) as session:
-        session._host = endpoints["tls_name"]  # type: ignore[attr-defined]
-        session.starttls(context=ssl.create_default_context(cafile=endpoints["ca"]))
+class Smtps(smtplib.SMTP_SSL):
+    """The library, with the name that the certificate says."""
+
+    name = ""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> ssl.SSLSocket:
+        return self.context.wrap_socket(smtplib.SMTP._get_socket(self, host, port, timeout), server_hostname=self.name)  # type: ignore[attr-defined]
+
+
+def submission(endpoints: dict[str, Any], port: str) -> smtplib.SMTP:
+    """A session within TLS at a port for submission."""
+    context = ssl.create_default_context(cafile=endpoints["ca"])
+    if port == "submissions":
+        tls = Smtps(context=context)
+        tls.name = endpoints["tls_name"]
+        tls.connect(*endpoints["mta"][port])
+        return tls
+    session = smtplib.SMTP(*endpoints["mta"][port])
+    session._host = endpoints["tls_name"]  # type: ignore[attr-defined]
+    session.starttls(context=context)
+    return session
+
+
+def submit(endpoints: dict[str, Any], mechanism: str, user: str, password: str, port: str = "submission") -> None:
+    """Logs in at a port for submission. Raises smtplib's error where the login is refused."""
+    with submission(endpoints, port) as session:
         session.ehlo()
         assert session.esmtp_features["auth"].split() == SASL
         answer = client(mechanism, user, password)
@@ -127,7 +155,11 @@ def test_what_is_announced_is_what_was_chosen(endpoints: dict[str, Any]) -> None
     assert mechanisms(endpoints, "dovecot") == EVERYTHING
     assert mechanisms(endpoints, "dovecot-2-3") == EVERYTHING
     assert mechanisms(endpoints, "few") == ["PLAIN", "SCRAM-SHA-256"]
-    assert mechanisms(endpoints, "courier") == ["PLAIN"]  # LOGIN it takes without a word
+    assert mechanisms(endpoints, "courier") == COURIER
+    assert mechanisms(endpoints, "plain") == ["PLAIN"]
+    for store, offered in [("courier", COURIER), ("plain", ["PLAIN"])]:
+        with closing(pop3(endpoints, store)) as session:
+            assert session.capa()["SASL"] == offered
 
 
 @BOTH
@@ -140,17 +172,49 @@ def test_imap(endpoints: dict[str, Any], store: str, mechanism: str) -> None:
             imap(endpoints, store, mechanism, user, password)
 
 
+@pytest.mark.parametrize("port", ["submission", "submissions"])
 @pytest.mark.parametrize("mechanism", SASL)
-def test_submission(endpoints: dict[str, Any], mechanism: str) -> None:
-    submit(endpoints, mechanism, ALICE, PASSWORD)
+def test_submission(endpoints: dict[str, Any], mechanism: str, port: str) -> None:
+    submit(endpoints, mechanism, ALICE, PASSWORD, port)
     for user, password in [(ALICE, "wrong"), ("nobody@example.test", PASSWORD)]:
         with pytest.raises(smtplib.SMTPAuthenticationError):
-            submit(endpoints, mechanism, user, password)
+            submit(endpoints, mechanism, user, password, port)
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_courier(endpoints: dict[str, Any], mechanism: str) -> None:
-    assert imap(endpoints, "courier", mechanism, ALICE, PASSWORD)
+def pop3(endpoints: dict[str, Any], store: str) -> poplib.POP3_SSL:
+    context = ssl.create_default_context(cafile=endpoints["ca"])
+    context.check_hostname = False  # poplib passes the address on; imap above looks at the name
+    host, port = endpoints["stores"][store]["pop3s"]
+    return poplib.POP3_SSL(host, port, context=context)
+
+
+def pop(endpoints: dict[str, Any], store: str, mechanism: str, user: str, password: str) -> tuple[int, int]:
+    """Logs in; how many messages and octets are there. Raises poplib's error where the login is refused."""
+    with closing(pop3(endpoints, store)) as session:
+        answer = client(mechanism, user, password)
+        said = session._shortcmd(f"AUTH {mechanism}")  # type: ignore[attr-defined]
+        while said.startswith(b"+ "):
+            said = session._shortcmd(base64.b64encode(answer(base64.b64decode(said[2:]))).decode())  # type: ignore[attr-defined]
+        return session.stat()
+
+
+@pytest.mark.parametrize("login", [imap, pop])
+def test_courier(endpoints: dict[str, Any], login: Callable[..., Any]) -> None:
+    disposable = endpoints["disposable"]["password"]
+    for mechanism in COURIER:
+        assert login(endpoints, "courier", mechanism, ALICE, PASSWORD)
+        assert login(endpoints, "courier", mechanism, "fresh@inbox.example.test", disposable)
+    wrong = [(ALICE, "wrong"), ("nobody@example.test", PASSWORD), (ALICE, disposable), ("fresh@inbox.example.test", PASSWORD)]
+    cases = [("courier", mechanism, *who) for mechanism in COURIER for who in wrong]
+    cases += [("plain", mechanism, ALICE, PASSWORD) for mechanism in COURIER if mechanism.startswith("CRAM")]  # was not chosen there
+
+    def refused(case: tuple[str, ...]) -> str:
+        with pytest.raises((imaplib.IMAP4.error, poplib.error_proto)) as why:
+            login(endpoints, *case)
+        return str(why.value)
+
+    with ThreadPoolExecutor(len(cases)) as pool:  # each waits for 5 s, whatever is set
+        assert {case: why for case, why in zip(cases, pool.map(refused, cases), strict=True) if "failed" not in why} == {}
 
 
 @pytest.mark.parametrize("mechanism", ["CRAM-MD5", "ANONYMOUS", "SCRAM-SHA-1"])
@@ -188,10 +252,11 @@ def test_anonymous_has_a_mailbox_of_the_disposable_domain(endpoints: dict[str, A
 def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints: dict[str, Any]) -> None:
     here("user", "add", "carol@example.test", "--password-stdin", stdin=b"first-of-carol\n")
     here("user", "passwd", "bob@example.test", "--password-stdin", stdin=b"second-of-bob\n")
-    for store, mechanism in [("dovecot", "SCRAM-SHA-256"), ("dovecot-2-3", "CRAM-MD5"), ("few", "SCRAM-SHA-256"), ("dovecot", "DIGEST-MD5")]:
+    chosen = [("dovecot", "SCRAM-SHA-256"), ("dovecot-2-3", "CRAM-MD5"), ("few", "SCRAM-SHA-256"), ("dovecot", "DIGEST-MD5"), ("courier", "CRAM-SHA256")]
+    for store, mechanism in chosen:
         assert imap(endpoints, store, mechanism, "carol@example.test", "first-of-carol")
         assert imap(endpoints, store, mechanism, "bob@example.test", "second-of-bob")
-        with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        with pytest.raises(imaplib.IMAP4.error, match=FAILED):
             imap(endpoints, store, mechanism, "bob@example.test", endpoints["accounts"][1]["password"])
     submit(endpoints, "SCRAM-SHA-256", "bob@example.test", "second-of-bob")
     here("user", "delete", "carol@example.test")
@@ -201,10 +266,17 @@ def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints:
 
 def test_where_passwords_are(here: Program) -> None:
     """No password is in clear where no mechanism needs it."""
-    plain = base64.b64encode(PASSWORD.encode()).decode()
+    plain = PASSWORD.encode().hex()
     for service in ("few", "mta"):
         text = here("shell", service, "--", "cat", "/etc/stackctl/verifiers").out
         assert "{SCRAM-SHA-256}4096," in text and PASSWORD not in text and plain not in text
     assert plain in here("shell", "dovecot", "--", "cat", "/etc/stackctl/verifiers").out  # APOP
     assert here("shell", "dovecot", "--", "stat", "-c", "%a %U:%G", "/etc/stackctl/verifiers").out.strip() == "640 root:vmail"
+    assert plain in here("shell", "courier", "--", "cat", "/etc/stackctl/verifiers").out  # CRAM-*, for the tool that makes their HMAC states
+    assert here("shell", "courier", "--", "stat", "-c", "%a %U:%G", "/etc/stackctl/verifiers").out.strip() == "600 root:root"
+    assert plain not in (table := here("shell", "courier", "--", "cat", "/run/courier/userdb").out) and "|hmac-sha256pw=" in table
+    disposable = here("endpoints", "--json", "--secrets").json["disposable"]["password"].encode().hex()
+    assert f"X'{disposable}'" in here("shell", "courier", "--", "cat", "/etc/stackctl/authsqliterc").out
+    for shown in (here("config", "show", "courier", "--all").out, here("render").out):
+        assert disposable not in shown and plain not in shown
     assert plain not in (here.state / "compose.yaml").read_text(encoding="utf-8")

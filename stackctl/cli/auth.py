@@ -1,0 +1,67 @@
+"""The command for logins: auth test."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stackctl.cli import show
+from stackctl.cli.options import File, Json, Name
+from stackctl.errors import UsageError
+from stackctl.problems import shown
+
+if TYPE_CHECKING:
+    from stackctl.state import State
+
+SERVICES = ("imap", "pop3", "smtp")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    text = "Try logins.\n\nExample: stackctl auth test alice@example.test"
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=text)
+    group.command("test")(test)
+    app.add_typer(group, name="auth")
+
+
+def test(
+    address: Annotated[str, typer.Argument(help="Who would log in.")],
+    store: Annotated[str | None, typer.Option("--store", metavar="STORE", help="Ask this store alone.")] = None,
+    service: Annotated[str, typer.Option("--service", help="For which protocol: imap, pop3, or smtp, for which the MTA is asked.")] = "imap",
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask for the password; else it is the one that the user has in the stack.")] = False,
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Ask every store whether a password is right, and what it knows of its user. Exit code 1 where one refuses.
+
+    Example: echo correct-horse | stackctl auth test alice@example.test --password-stdin
+    """
+    from stackctl import logins, running
+
+    if service not in SERVICES:
+        raise UsageError(f"no logins are called {shown(service)}", f"--service is one of {', '.join(SERVICES)}")
+    if password_stdin and ask:
+        raise UsageError("--ask and --password-stdin exclude each other", "leave one out")
+    known = running.named(name, file)
+    found = logins.test(known, address, _password(known, address, password_stdin, ask), service, store)
+    if json:
+        show.as_json([verdict.__dict__ for verdict in found])
+    else:
+        for verdict in found:
+            show.line(f"==> {verdict.server}, {verdict.service}: {'accepted' if verdict.accepted else 'refused'} <==\n{verdict.output}")
+    if not all(verdict.accepted for verdict in found):
+        raise typer.Exit(1)
+
+
+def _password(known: State, address: str, from_stdin: bool, ask: bool) -> str:
+    from stackctl import running
+
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if ask:
+        return str(typer.prompt("Password", hide_input=True))
+    return running.password_of(known, address)

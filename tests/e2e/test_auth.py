@@ -1,0 +1,100 @@
+"""`auth test`: every server's own tool says whether a password is right, and no password is seen on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from conftest import NAME
+from program import Program, docker
+
+from stackctl.labels import LABEL
+
+pytestmark = [pytest.mark.e2e, pytest.mark.feature("D5")]
+ALICE = "alice@example.test"
+FILE = """\
+stores: [{backend: courier}, {backend: dovecot}, {backend: dovecot, version: "2.3"}]
+limits: {auth_failure_delay: 0}
+users:
+  - {address: alice@example.test, password: 'p:ss "w''rd\\'}
+"""
+STORES = ["courier", "dovecot", "dovecot-2-3"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    program = Program.below(tmp_path_factory.mktemp("auth"), f"{NAME}-auth", STACKCTL_NAME=f"{NAME}-auth")
+    program.write(FILE)
+    with program.up():
+        yield program
+
+
+@pytest.mark.parametrize("service", ["imap", "pop3"])
+def test_every_store_says_what_it_knows_of_a_user(here: Program, service: str) -> None:
+    said = here("auth", "test", ALICE, "--service", service, "--json").json
+    assert [(one["server"], one["service"], one["accepted"]) for one in said] == [(store, service, True) for store in STORES]
+    courier, dovecot, old = (one["output"] for one in said)
+    assert "UID=5000\nGID=5000\n" in courier and "MAILDIR=/var/vmail/example.test/alice/Maildir" in courier
+    for output in (dovecot, old):
+        assert "uid\t5000\ngid\t5000\nhome\t/var/vmail/example.test/alice\n" in output
+    assert not any(secret in one["output"] for one in said for secret in ("p:ss", "$2b$"))
+
+
+def test_submission_is_checked_by_the_mta(here: Program) -> None:
+    assert "==> mta, smtp: accepted <==" in here("auth", "test", ALICE, "--service", "smtp").out
+    refused = here("auth", "test", ALICE, "--service", "smtp", "--password-stdin", stdin=b"wrong\n", code=1)
+    assert "==> mta, smtp: refused <==" in refused.out
+    assert "are checked by the MTA" in here("auth", "test", ALICE, "--service", "smtp", "--store", "courier", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("address", "password"),
+    [(ALICE, b"wrong"), (ALICE, b""), ("nobody@example.test", b"p:ss \"w'rd\\"), ("any@inbox.example.test", b"p:ss \"w'rd\\"), ("-x@example.test", b"x")],
+)
+def test_what_is_wrong_is_refused(here: Program, address: str, password: bytes) -> None:
+    said = here("auth", "test", "--password-stdin", "--json", "--", address, stdin=password + b"\n", code=1).json
+    assert [one["accepted"] for one in said] == [False] * 3
+    assert {one["output"].splitlines()[0] for one in said} == {"FAIL", f"passdb: {address} auth failed"}
+
+
+def test_one_store_and_the_disposable_domain(here: Program) -> None:
+    said = here("auth", "test", "Any@inbox.example.test", "--store", "courier", "--json").json
+    assert [(one["server"], one["accepted"]) for one in said] == [("courier", True)]
+
+
+def test_a_server_that_does_not_run_is_no_refusal(here: Program) -> None:
+    docker("pause", container := docker("ps", "-q", "--filter", f"name=stackctl-{here.name}-courier-1").strip())
+    try:
+        assert "courier of the stack" in (said := here("auth", "test", ALICE, code=1)).err and "(paused)" in said.err and not said.out
+        here("auth", "test", ALICE, "--store", "dovecot")
+    finally:
+        docker("unpause", container)
+    docker("exec", container, "mv", "/run/courier/authdaemon", "/run/courier/gone")
+    try:
+        assert "courier cannot tell" in here("auth", "test", ALICE, code=1).err
+    finally:
+        docker("exec", container, "mv", "/run/courier/gone", "/run/courier/authdaemon")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([ALICE, "--store", "cyrus"], "has no store cyrus"),
+        ([ALICE, "--service", "ftp"], "imap, pop3, smtp"),
+        ([ALICE, "--ask", "--password-stdin"], "exclude each other"),
+        (["nobody@example.test"], "is no user of the stack"),
+        (["no-address", "--password-stdin"], "no-address"),
+        ([ALICE, "--name", "nowhere"], "is not up"),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error(here: Program, arguments: list[str], said: str) -> None:
+    assert said in here("auth", "test", *arguments, code=2).err
+
+
+def test_the_password_is_in_no_argument(here: Program) -> None:
+    now = ["system", "info", "--format", "{{.SystemTime}}"]
+    before = docker(*now).strip()
+    here("auth", "test", ALICE)
+    events = docker("events", "--since", before, "--until", docker(*now).strip(), "--filter", f"label={LABEL}={here.name}")
+    assert events.count(f"exec_start: /usr/local/lib/stackctl/verbs/auth-test imap {ALICE}") == len(STORES)
+    assert "p:ss" not in events
