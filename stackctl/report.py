@@ -6,10 +6,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from stackctl.scenario import AXES
-from stackctl.scenarios import Job, Outcome, all_scenarios, count
+from stackctl.scenarios import Job, Outcome, Verdict, all_scenarios, count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,28 +43,29 @@ class Board:
         if self._left[outcome.name]:
             return None
         mine = [one for one in self.outcomes if one.name == outcome.name]
-        worst = next((verdict for verdict in ("failed", "passed", "skipped") if any(one.verdict == verdict for one in mine)), "skipped")
-        return f"[{len(self.outcomes):4}/{self.total}] {worst:7} {count(mine, 'passed'):3} of {len(mine):3}  {outcome.name.replace('_', ' ')}"
+        worst = next((verdict for verdict in ("failed", "passed", "not offered", "skipped") if any(one.verdict == verdict for one in mine)), "skipped")
+        return f"[{len(self.outcomes):4}/{self.total}] {worst:11} {count(mine, 'passed'):3} of {len(mine):3}  {outcome.name.replace('_', ' ')}"
 
     def table(self) -> RenderableType:
-        """What is done of each topic, and the latest failures."""
+        """What is done of each topic, what servers do not offer, and the latest failures."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("ABOUT", "PASSED", "FAILED", "SKIPPED", "OF"):
+        for column in ("ABOUT", "PASSED", "FAILED", "SKIPPED", "NOT OFFERED", "OF"):
             table.add_column(column, justify="left" if column == "ABOUT" else "right")
         table.add_column("", width=24)
         for name, of in self._topics.items():
             mine = [one for one in self.outcomes if topic(one.name) == name]
             failed = count(mine, "failed")
             style = "red" if failed else "green" if len(mine) == of else ""
-            cells = (str(count(mine, "passed")), str(failed), str(count(mine, "skipped")), str(of))
+            cells = (str(count(mine, "passed")), str(failed), str(count(mine, "skipped")), str(count(mine, "not offered")), str(of))
             table.add_row(Text(name, style), *cells, ProgressBar(total=of, completed=len(mine), width=24))
         failures = [one for one in self.outcomes if one.verdict == "failed"][-_SHOWN_FAILURES:]
-        return Group(table, *(Text(f"FAILED {one.id}: {_first_line(one.reason)}", "red", no_wrap=True, overflow="ellipsis") for one in failures))
+        missing = dict.fromkeys(f"{one.case} {one.reason}" for one in self.outcomes if one.verdict == "not offered")
+        return Group(table, *map(Text, missing), *(Text(f"FAILED {one.id}: {_first_line(one.reason)}", "red", no_wrap=True, overflow="ellipsis") for one in failures))
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
@@ -73,9 +74,11 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
     parts += [failure(one) for one in outcomes if one.verdict == "failed"]
     if skipped := Counter((one.name, one.reason) for one in outcomes if one.verdict == "skipped"):
         parts.append("\n".join(f"skipped {times:3}  {name.replace('_', ' ')}: {reason}" for (name, reason), times in skipped.items()))
+    if missing := [one for one in outcomes if one.verdict == "not offered"]:
+        parts.append("\n".join(f"{one.case}: {one.name.replace('_', ' ')}: {one.reason}" for one in missing))
     if failed := [one.id for one in outcomes if one.verdict == "failed"]:
         parts.append("\n".join(f"failed  {name}" for name in failed))
-    numbers = ", ".join(f"{count(outcomes, verdict)} {verdict}" for verdict in ("passed", "failed", "skipped"))
+    numbers = ", ".join(f"{count(outcomes, verdict)} {verdict}" for verdict in get_args(Verdict))
     parts.append(f"{len({one.name for one in outcomes})} scenarios, {len(outcomes)} cases: {numbers} in {seconds:.1f} s.")
     return "\n\n".join(part for part in parts if part)
 
@@ -118,7 +121,7 @@ def junit(outcomes: Sequence[Outcome], stack: str, seconds: float) -> bytes:
             if one.verdict == "failed":
                 found = ElementTree.SubElement(case, "failure", {"message": _first_line(one.reason), "type": "Failed"})
                 found.text = failure(one)
-            elif one.verdict == "skipped":
+            elif one.verdict != "passed":
                 ElementTree.SubElement(case, "skipped", {"message": _clean(one.reason)})
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
@@ -126,7 +129,7 @@ def junit(outcomes: Sequence[Outcome], stack: str, seconds: float) -> bytes:
 
 
 def _numbers(outcomes: Sequence[Outcome], seconds: float) -> dict[str, str]:
-    numbers = {"tests": len(outcomes), "failures": count(outcomes, "failed"), "errors": 0, "skipped": count(outcomes, "skipped")}
+    numbers = {"tests": len(outcomes), "failures": count(outcomes, "failed"), "errors": 0, "skipped": count(outcomes, "skipped") + count(outcomes, "not offered")}
     return {key: str(number) for key, number in numbers.items()} | {"time": f"{seconds:.3f}"}
 
 
@@ -147,6 +150,7 @@ def as_dict(outcomes: Sequence[Outcome], stack: str, seconds: float) -> dict[str
         "passed": count(outcomes, "passed"),
         "failed": count(outcomes, "failed"),
         "skipped": count(outcomes, "skipped"),
+        "not_offered": count(outcomes, "not offered"),
         "cases": [
             {
                 "scenario": one.name,

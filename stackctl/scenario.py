@@ -41,10 +41,21 @@ class Skipped(StackctlError):
     """The case does not apply to this stack; the message says why."""
 
 
+class NotOffered(StackctlError):
+    """The server itself says that it does not have what the scenario is about; the message names it."""
+
+
 def expect(truth: object, otherwise: str) -> None:
     """Raises Failed unless `truth`; `assert` would be gone under python -O."""
     if not truth:
         raise Failed(otherwise)
+
+
+def offered(session: Imap | Pop3, *names: str) -> None:
+    """Raises NotOffered unless the server announces all of these extensions at this point of the session."""
+    if missing := set(names) - session.capabilities:
+        where = "CAPABILITY" if isinstance(session, Imap) else "CAPA"
+        raise NotOffered(f"not offered: {', '.join(sorted(missing))} (from its {where})")
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from stackctl import engine, state
 from stackctl.backends import all_backends
 from stackctl.errors import StackctlError, UsageError
-from stackctl.scenario import AXES, Case, Context, Recorder, Scenario, Shared, Skipped, registry
+from stackctl.scenario import AXES, Case, Context, NotOffered, Recorder, Scenario, Shared, Skipped, registry
 
-Verdict = Literal["passed", "failed", "skipped"]
+Verdict = Literal["passed", "failed", "skipped", "not offered"]
 LOG_LINES = 60  # of each service, the last ones, in an outcome
 LOG_QUIET = 0.2  # seconds without a new line, after which a log is taken as complete
 LOG_WITHIN = 3.0  # seconds at most until then
@@ -129,6 +129,8 @@ def execute(scenario: Scenario, case: Case, endpoints: Mapping[str, Any], shared
         scenario.function(context)
     except Skipped as why:
         return outcome("skipped", why.message)
+    except NotOffered as why:
+        return outcome("not offered", why.message)
     except StackctlError as why:
         return outcome("failed", why.message, True)
     except (OSError, EOFError, imaplib.IMAP4.error, poplib.error_proto) as why:

@@ -90,7 +90,7 @@ def stack_file(name: str) -> str:
                 {"name": backend.name.replace(".", "-"), "backend": backend.family, **({"version": backend.version} if backend.version else {})}
                 for backend in stores
             ],
-            "users": [{"address": "alice@example.test", "aliases": ["al@example.test"]}, {"address": "bob@example.test"}],
+            "users": [{"address": "alice@example.test", "aliases": ["al@example.test"]}, {"address": "bob@example.test", "quota": "100M"}],
             "aliases": {"team@example.test": ["alice@example.test", "bob@example.test"]},
             "message_size_limit": "12M",  # above the largest sample, and little to send for the test of the limit
             "limits": {"auth_failure_delay": 0},

@@ -29,18 +29,20 @@ FAILED = Outcome(
     {"mta": ["postmaster saw it"], "one": []},
 )
 SKIPPED = Outcome("imap_searches", Case("one", None, "imap"), "skipped", 0.0, "one has no open listener imap")
-ALL = [PASSED, FAILED, SKIPPED]
+MISSING = Outcome("imap_moves_messages", Case("one"), "not offered", 0.1, "not offered: MOVE (from its CAPABILITY)")
+ALL = [PASSED, FAILED, SKIPPED, MISSING]
 
 
 def test_junit_parses_and_says_everything() -> None:
     octets = report.junit(ALL, "demo", 2.0)
     root = ElementTree.fromstring(octets)
     assert root.tag == "testsuites" and root.attrib == {
-        "tests": "3", "failures": "1", "errors": "0", "skipped": "1", "time": "2.000", "name": "stackctl test demo",
+        "tests": "4", "failures": "1", "errors": "0", "skipped": "2", "time": "2.000", "name": "stackctl test demo",
     }  # fmt: skip
     assert [(suite.get("name"), suite.get("tests"), suite.get("failures"), suite.get("skipped")) for suite in root.findall("testsuite")] == [
         ("flow", "2", "1", "0"),
         ("reading", "1", "0", "1"),
+        ("extensions", "1", "0", "1"),
     ]
     cases = {case.get("name"): case for case in root.iter("testcase")}
     assert set(cases) == {outcome.id for outcome in ALL}
@@ -49,8 +51,9 @@ def test_junit_parses_and_says_everything() -> None:
     assert failure is not None and failure.get("message") == "2 differences:" and failure.text
     for part in ("dots: body differs <&> \ufffd\ufffd[31m\ufffd\ufffd", "C: EHLO x", "S: 250 ok\ufffd", "what mta logged\npostmaster saw it", "what one logged"):
         assert part in failure.text
-    skipped = cases[SKIPPED.id].find("skipped")
-    assert skipped is not None and skipped.get("message") == SKIPPED.reason
+    for outcome in (SKIPPED, MISSING):
+        skipped = cases[outcome.id].find("skipped")
+        assert skipped is not None and skipped.get("message") == outcome.reason
 
 
 def test_junit_of_nothing_is_valid_too() -> None:
@@ -59,7 +62,8 @@ def test_junit_of_nothing_is_valid_too() -> None:
 
 def test_json_has_every_case() -> None:
     found = json.loads(json.dumps(report.as_dict(ALL, "demo", 2.0), default=None, ensure_ascii=True))
-    assert (found["schema"], found["stack"], found["passed"], found["failed"], found["skipped"]) == (1, "demo", 1, 1, 1)
+    assert (found["schema"], found["stack"], found["passed"], found["failed"], found["skipped"], found["not_offered"]) == (1, "demo", 1, 1, 1, 1)
+    assert (found["cases"][3]["verdict"], found["cases"][3]["reason"]) == ("not offered", MISSING.reason)
     case = found["cases"][1]
     assert (case["scenario"], case["store"], case["way_in"], case["way_out"], case["verdict"]) == (FAILED.name, "one", "smtp", "pop3s", "failed")
     assert case["logs"] == {"mta": ["postmaster saw it"], "one": []} and case["transcript"] == FAILED.transcript.replace("\x07", "\ufffd")
@@ -71,19 +75,22 @@ def test_the_summary_shows_the_evidence_of_failures_alone() -> None:
     assert "STORE  WAY IN  IMAPS  POP3S\none    smtp    1/1    0/1" in text
     assert f"FAILED {FAILED.id} after 1.50 s" in text and "C: EHLO x" in text and "postmaster saw it" in text
     assert "skipped   1  imap searches: one has no open listener imap" in text
-    assert text.endswith("2 scenarios, 3 cases: 1 passed, 1 failed, 1 skipped in 2.0 s.")
+    assert "one: imap moves messages: not offered: MOVE (from its CAPABILITY)" in text
+    assert text.endswith("3 scenarios, 4 cases: 1 passed, 1 failed, 1 skipped, 1 not offered in 2.0 s.")
     good = report.summary([PASSED], 0.3)
-    assert "FAILED" not in good and "failed  " not in good and good.endswith("1 scenarios, 1 cases: 1 passed, 0 failed, 0 skipped in 0.3 s.")
+    assert "FAILED" not in good and "failed  " not in good and good.endswith("1 scenarios, 1 cases: 1 passed, 0 failed, 0 skipped, 0 not offered in 0.3 s.")
 
 
 def test_the_live_table_counts_and_names_failures() -> None:
     todo = [job for job in scenarios.plan(["one"]) if job[0].name in {outcome.name for outcome in ALL}]
     board = report.Board(todo)
     lines = [board.add(outcome) for outcome in ALL]
-    assert lines == [None, None, None]  # 24 cases of two scenarios are not over yet
+    assert lines[:3] == [None, None, None]  # 24 cases of two scenarios are not over yet
+    assert lines[3] == f"[   4/{len(todo)}] not offered   0 of   1  imap moves messages"
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(board.table())
     text = console.export_text()
+    assert "NOT OFFERED" in text and f"one {MISSING.reason}" in text
     assert "flow" in text and "reading" in text and f"FAILED {FAILED.id}: 2 differences:" in text
 
 
@@ -93,7 +100,7 @@ def test_a_log_gets_a_line_when_a_scenario_is_over() -> None:
     outcomes = [Outcome(one.name, case, "passed" if case.way_out == "imap" else "skipped", 0.1) for one, case in todo]
     lines = [board.add(outcome) for outcome in outcomes]
     assert lines[:-1] == [None] * (len(lines) - 1)
-    assert lines[-1] == f"[   {len(todo)}/{len(todo)}] passed    1 of   {len(todo)}  imap searches"
+    assert lines[-1] == f"[   {len(todo)}/{len(todo)}] passed        1 of   {len(todo)}  imap searches"
 
 
 # --- The command
@@ -131,7 +138,7 @@ def test_exit_code_0_when_all_passed(command: Command) -> None:
 
 def test_exit_code_1_when_one_failed(command: Command) -> None:
     status, out, err = command(ALL)
-    assert status == 1 and "1 of 3 cases failed" in err and "C: EHLO x" in out
+    assert status == 1 and "1 of 4 cases failed" in err and "C: EHLO x" in out
     assert "\x1b" not in out  # nothing of what servers say reaches the terminal as a command
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from stackctl import corpus, engine, scenario, scenarios
 from stackctl.backends import all_backends
 from stackctl.errors import StackctlError, TimedOut, UsageError
-from stackctl.scenario import AXES, WAYS_IN, WAYS_OUT, Case, Context, Failed, Scenario, Shared, Skipped, expect
+from stackctl.scenario import AXES, WAYS_IN, WAYS_OUT, Case, Context, Failed, NotOffered, Scenario, Shared, Skipped, expect
 from stackctl.scenarios import Outcome
 from stackctl.suite import flow
 
@@ -141,6 +141,15 @@ def test_a_scenario_that_holds_passes_without_evidence(one: Callable[..., Scenar
 
     outcome = run_one(one(it_holds), endpoints)
     assert (outcome.verdict, outcome.reason, outcome.transcript, dict(outcome.logs)) == ("passed", "", "", {})
+
+
+def test_what_a_server_does_not_announce_is_an_outcome_of_its_own(one: Callable[..., Scenario], endpoints: dict[str, Any]) -> None:
+    def it_is_missing(context: Context) -> None:
+        """Always."""
+        raise NotOffered("not offered: MOVE (from its CAPABILITY)")
+
+    outcome = run_one(one(it_is_missing), endpoints)
+    assert (outcome.verdict, outcome.reason, outcome.transcript) == ("not offered", "not offered: MOVE (from its CAPABILITY)", "")
 
 
 def test_a_fault_of_a_scenarios_own_code_keeps_its_traceback(one: Callable[..., Scenario], endpoints: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def test(
     if failed := scenarios.count(outcomes, "failed"):
         raise CheckFailed(f"{failed} of {len(outcomes)} cases failed", "the transcripts and logs above say how; `stackctl test --only NAME` tries one again")
     if scenarios.count(outcomes, "passed") == 0:
-        raise CheckFailed("no case ran: all were skipped", "the reasons are above; a test that tries nothing proves nothing")
+        raise CheckFailed("no case ran: all were skipped, or are about what no server offers", "the reasons are above; a test that tries nothing proves nothing")
 
 
 @contextmanager

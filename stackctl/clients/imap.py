@@ -155,6 +155,15 @@ class Imap:
                 else:
                     self.library.expunge()
 
+    @property
+    def prefix(self) -> str:
+        """What the names of one's own folders start with (RFC 2342), "" where the server does not say."""
+        if "NAMESPACE" not in self.capabilities:
+            return ""
+        with self._guard("NAMESPACE"):
+            personal = self.library.namespace().personal
+        return str(personal[0][0]) if personal else ""
+
     def folders(self) -> list[str]:
         """The names of all mailboxes."""
         with self._guard("LIST"):
@@ -164,6 +173,18 @@ class Imap:
         """Makes a mailbox."""
         with self._guard("CREATE"):
             self.library.create_folder(mailbox)
+
+    def ask(self, command: str, *arguments: str | bytes) -> dict[str, list[Any]]:
+        """Says a command as it is written, for what the library has no method; what was answered, by the name of the response or of its code.
+
+        Raises StackctlError where the server refuses it.
+        """
+        plain = self.library._imap
+        plain.untagged_responses = {}
+        with self._guard(command):
+            self.library._checkok(command, *plain._simple_command(command, *arguments))
+        answers: dict[str, list[Any]] = plain.untagged_responses
+        return answers
 
     def wait(
         self,

@@ -1,5 +1,5 @@
 """The scenarios themselves, by what they are about. Importing this package registers them all; it runs none."""
 
-from stackctl.suite import access, flow, isolation, protocol, reading, rules
+from stackctl.suite import access, extensions, flow, isolation, protocol, reading, rules
 
-__all__ = ["access", "flow", "isolation", "protocol", "reading", "rules"]
+__all__ = ["access", "extensions", "flow", "isolation", "protocol", "reading", "rules"]

@@ -10,7 +10,6 @@ from imapclient.exceptions import IMAPClientError
 
 from stackctl import engine
 from stackctl.backends import all_backends
-from stackctl.clients.imap import Imap
 from stackctl.clients.probe import probe
 from stackctl.errors import StackctlError
 from stackctl.scenario import Context, Failed, expect, scenario
@@ -131,20 +130,12 @@ def imap_keeps_flags_for_the_next_session(context: Context) -> None:
         expect(b"\\Deleted" not in imap.library.get_flags(uids)[uids[0]], "a mailbox that was only examined was changed")
 
 
-def _prefix(imap: Imap) -> str:
-    """What folder names start with here (RFC 2342)."""
-    if "NAMESPACE" not in imap.capabilities:
-        return ""
-    personal = imap.library.namespace().personal
-    return str(personal[0][0]) if personal else ""
-
-
 @scenario(feature="D2", over=("store", "way_out"), ways_out=IMAP, needs={"imap"})
 def imap_files_messages_in_folders(context: Context) -> None:
     """Create, copy, append, rename, delete, with a name outside ASCII (RFC 3501 5.1.3); a folder that is not there says so."""
     box, messages = _fill(context, 1)
     with context.imap(box) as imap:
-        name = f"{_prefix(imap)}Entwürfe"
+        name = f"{imap.prefix}Entwürfe"
         imap.create(name)
         expect(name in imap.folders(), f"the folders are {imap.folders()}")
         imap.select()

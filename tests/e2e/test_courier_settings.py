@@ -36,10 +36,9 @@ stores:
         IMAP_MOVE_EXPUNGE_TO_TRASH: 1
         IMAP_LOG_DELETIONS: 1
         IMAP_IDLE_TIMEOUT: 900
-        IMAP_SHAREDINDEXFILE: /etc/stackctl/shared-index
       pop3d: {{MAILDIRPATH: Mail, POP3_LOG_DELETIONS: 1, POP3AUTH_TLS: LOGIN}}
       authdaemonrc: {{DEBUG_LOGIN: 1}}
-  - {{name: plain, backend: courier}}
+  - {{name: plain, backend: courier, settings: {{imapd: {{IMAP_SHAREDINDEXFILE: /etc/courier/shared/index}}}}}}
 users:
   - {{address: alice@example.test, password: of-alice}}
   - {{address: bob@example.test, password: of-bob, quota: 1M}}

@@ -6,6 +6,7 @@ The cases that pytest selected run side by side in the background; each test wai
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import stores_page
 from conftest import Demo, store_names
 
 from stackctl import report, scenarios
-from stackctl.scenario import Case, Scenario
+from stackctl.scenario import Case, Context, NotOffered, Scenario, offered
 from stackctl.scenarios import Job, Outcome
 
 WITHIN = 300  # seconds for one case, its turn included
+EXTENSIONS = [(scenario, case) for scenario, case in scenarios.plan(store_names()) if report.topic(scenario.name) == "extensions"]
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +34,7 @@ pytestmark = pytest.mark.e2e
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each case, marked with the features of its scenario."""
-    if "outcome_of" in metafunc.fixturenames:
+    if "scenario" in metafunc.fixturenames:
         found = [
             pytest.param(scenario, case, id=f"{scenario.name}[{case}]", marks=pytest.mark.feature(*scenario.features))
             for scenario, case in scenarios.plan(store_names())
@@ -42,11 +45,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[[Scenario, Case], Outcome]]:
     """Starts all selected cases; gives the outcome of one as soon as it is there. With pytest-xdist this file belongs into one worker: --dist loadfile."""
-    todo: list[Job] = [
-        (cast(Scenario, item.callspec.params["scenario"]), cast(Case, item.callspec.params["case"]))
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and "outcome_of" in item.fixturenames
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    selected: list[Job] = [
+        (cast(Scenario, item.callspec.params["scenario"]), cast(Case, item.callspec.params["case"])) for item in items if "scenario" in item.fixturenames
     ]
+    if any("extensions" in item.fixturenames for item in items):
+        selected += EXTENSIONS
+    todo = list(dict.fromkeys(selected))
     futures: dict[tuple[str, Case], Future[Outcome]] = {(scenario.name, case): Future() for scenario, case in todo}
 
     over = threading.Event()
@@ -73,9 +78,60 @@ def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[
 
 def test_scenario(scenario: Scenario, case: Case, outcome_of: Callable[[Scenario, Case], Outcome]) -> None:
     outcome = outcome_of(scenario, case)
-    if outcome.verdict == "skipped":
+    if outcome.verdict in ("skipped", "not offered"):
         pytest.skip(outcome.reason)
     assert outcome.verdict == "passed", report.failure(outcome)
+
+
+# --- What each store has: docs/stores.md
+
+
+@pytest.fixture(scope="module")
+def extensions(outcome_of: Callable[[Scenario, Case], Outcome]) -> list[Outcome]:
+    """What came of the scenarios about extensions."""
+    return [outcome_of(scenario, case) for scenario, case in EXTENSIONS]
+
+
+@pytest.fixture(scope="module")
+def announced(demo: Demo) -> dict[str, dict[str, set[str]]]:
+    """What each store announces, by protocol: after a login by IMAP, inside TLS by POP3."""
+    found = {}
+    for store in demo.endpoints["stores"]:
+        context = Context(demo.endpoints, Case(store), os.urandom(4).hex())
+        with context.imap(context.fresh()) as imap, context.pop3() as pop3:
+            found[store] = {"IMAP": imap.capabilities, "POP3": pop3.capabilities}
+    return found
+
+
+@pytest.mark.feature("D1", "D2")
+def test_a_store_provides_what_its_server_announces(demo: Demo, announced: dict[str, dict[str, set[str]]]) -> None:
+    """Both ways, for every word of any backend.yaml that is the name of an IMAP extension."""
+    others = {"imap", "pop3", "sieve", "quota-enforced", "quota-warning", "idle-prompt"}  # listeners, and what is no matter of a protocol
+    provided = {store: set(about["provides"]) - others for store, about in demo.endpoints["stores"].items()}
+    words = set().union(*provided.values())
+    assert provided == {store: words & {name.partition("=")[0].lower() for name in here["IMAP"]} for store, here in announced.items()}
+
+
+@pytest.mark.feature("D1", "D2")
+def test_the_page_about_stores_says_what_was_observed(
+    demo: Demo, extensions: list[Outcome], announced: dict[str, dict[str, set[str]]], request: pytest.FixtureRequest
+) -> None:
+    found = stores_page.text(demo.endpoints, extensions, announced)
+    if request.config.getoption("--update-golden"):
+        stores_page.PATH.write_text(found, encoding="utf-8")
+    assert found == stores_page.PATH.read_text(encoding="utf-8"), "`pytest tests/e2e/test_flow.py -k stores --update-golden`, then read the difference"
+
+
+@pytest.mark.feature("A5")
+def test_what_a_server_does_not_announce_is_not_offered(demo: Demo) -> None:
+    """The twin: a name that no server has, asked of each session."""
+    context = Context(demo.endpoints, Case(next(iter(demo.endpoints["stores"]))), os.urandom(4).hex())
+    with context.imap(context.fresh()) as imap, context.pop3() as pop3:
+        offered(imap, "IDLE", "UIDPLUS")
+        with pytest.raises(NotOffered, match=r"^not offered: XNONE \(from its CAPABILITY\)$"):
+            offered(imap, "IDLE", "XNONE")
+        with pytest.raises(NotOffered, match=r"^not offered: XNONE \(from its CAPA\)$"):
+            offered(pop3, "XNONE")
 
 
 @pytest.mark.feature("A5")
