@@ -31,11 +31,19 @@ class Listener(_Frozen):
     tls: Literal["implicit", "starttls", "none"]
     login: bool = Field(True, description="Whether clients log in here")
 
+    @property
+    def plaintext(self) -> bool:
+        """Whether it is for logins and starts in plain text, so that `plaintext_listeners: false` closes it."""
+        return self.tls != "implicit" and self.login and self.protocol != "managesieve"
+
 
 class Mechanism(_Frozen):
-    """A SASL mechanism that a server has. `verifier`: the form in which it must know a password for it, besides the hash that every account has."""
+    """A SASL mechanism that a server has. `verifier`: what it must know for it besides the hash that every account has.
 
-    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256"] = ""
+    That is the password in another form, or (certificate) only that a certificate is enough.
+    """
+
+    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "certificate"] = ""
 
 
 class Delivery(_Frozen):

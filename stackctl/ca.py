@@ -170,6 +170,21 @@ def make_leaf(ca: Pair, names: Sequence[str], now: datetime) -> Pair:
     return _sign(issuer, _key(ca.key), parsed, now)
 
 
+def make_client(ca: Pair, address: str, now: datetime) -> Pair:
+    """A client's certificate (ECDSA P-256) with a mail address as its common name, signed by `ca`. It is no good for a server.
+
+    It ends after LEAF_LIFE or with the CA. Raises UsageError when the CA may not sign for the address, or a common name cannot hold it.
+    """
+    from cryptography import x509
+
+    issuer = x509.load_pem_x509_certificate(ca.certificate)
+    if len(address) > _CN_MAX:
+        raise UsageError(f"{address}: {len(address)} characters, and the name in a certificate has at most {_CN_MAX}", "a shorter address")
+    if forbidden(ca.certificate, [address.rpartition("@")[2]]):
+        raise UsageError(f"the CA {_shown(issuer)} may not sign for {address}", "its name constraints say so; with the domain in `tls.names`, `up` takes one that may")
+    return _sign(issuer, _key(ca.key), [address], now, client=True)
+
+
 def forbidden(ca_pem: bytes, names: Sequence[str]) -> tuple[str, ...]:
     """Those of `names` that the CA's name constraints (RFC 5280 4.2.1.10) rule out; () where it has none."""
     from cryptography import x509
@@ -269,6 +284,14 @@ def environment(ca: Path, env: Mapping[str, str] | None = None) -> dict[str, str
     return {**{variable: str(bundle) for variable in _REPLACING}, _ADDING: str(adding)}
 
 
+def load(certificate: Path, now: datetime) -> Authority:
+    """The CA whose certificate is at this path, its key beside it. Raises UsageError for one that is broken, expired or not private."""
+    try:
+        return _load(certificate, certificate.with_name(KEY_FILE), now)
+    except OSError as why:
+        raise UsageError(f"the CA {certificate}: {why.strerror}: {why.filename}", "use your own account, under which the stack was made") from why
+
+
 def _load_or_make(folder: Path, domains: Sequence[str] | None, now: datetime) -> Authority:
     certificate, key = folder / CERTIFICATE_FILE, folder / KEY_FILE
     if not certificate.exists():
@@ -328,8 +351,8 @@ def _load(certificate: Path, key: Path, now: datetime) -> Authority:
     return Authority(certificate, pair)
 
 
-def _sign(issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now: datetime) -> Pair:
-    """Signs whatever it is asked to; make_leaf checks first."""
+def _sign(issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now: datetime, *, client: bool = False) -> Pair:
+    """Signs whatever it is asked to, for hosts or, for a client, mail addresses; its callers check first."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -339,6 +362,8 @@ def _sign(issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now:
     # Host names only: OpenSSL holds a common name that looks like one against the constraints on hosts, "127.0.0.1" too.
     if isinstance(names[0], str) and len(names[0]) <= _CN_MAX:
         subject.append(x509.NameAttribute(NameOID.COMMON_NAME, names[0]))
+    text = x509.RFC822Name if client else x509.DNSName
+    use = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
     own = ec.generate_private_key(ec.SECP256R1())
     try:
         issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -353,10 +378,10 @@ def _sign(issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now:
         .serial_number(x509.random_serial_number())  # 159 random bits; RFC 5280 4.1.2.2 allows 20 octets
         .not_valid_before(max(now - SKEW, issuer.not_valid_before_utc))
         .not_valid_after(min(now - SKEW + LEAF_LIFE, issuer.not_valid_after_utc))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(n) if isinstance(n, str) else x509.IPAddress(n) for n in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([text(n) if isinstance(n, str) else x509.IPAddress(n) for n in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
         .add_extension(authority, critical=False)
     )

@@ -28,12 +28,13 @@ def volumes(stack: Stack, services: tuple[Service, ...]) -> tuple[str, ...]:
 
 
 def listeners(stack: Stack, service: Service) -> tuple[str, ...]:
-    """The listeners of a service that are open: without plain-text ones where stack.yaml says so. Port 25 is always open."""
+    """The listeners of a service that are open: those that stack.yaml names, and no plain-text ones where it says so. Port 25 is always open."""
     return tuple(
         name
         for name, listener in service.backend.listeners.items()
-        if (name != "telnet" or (stack.host and stack.host.telnet))
-        and (stack.tls.plaintext_listeners or listener.tls == "implicit" or not listener.login or listener.protocol == "managesieve")
+        if service.opens(name)
+        and (name != "telnet" or (stack.host and stack.host.telnet))
+        and (stack.tls.plaintext_listeners or not listener.plaintext)
     )
 
 

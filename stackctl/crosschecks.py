@@ -20,6 +20,7 @@ from stackctl.validate import CONTROL
 BCRYPT_OCTETS = 72  # bcrypt takes no more of a password than that
 LEAST_MEMORY = 6 * 1024**2  # the engine refuses a container with less
 RESERVED = "store.internal"  # the part of the name space in which the MTA addresses the stores
+READ_BY = "imaps"  # the listener that `up` proves a store with, and commands read mail by
 SERVICES = ("mta", "mail", "directory", "host")  # services that are no store, and the MTA's host name: no store can be called so
 _LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
 _HOST = re.compile(rf"[0-9a-f:.]+|{_LABELS}", re.IGNORECASE)
@@ -39,6 +40,7 @@ class Checks:
         self.files: list[Path] = []  # what stack.yaml names and was read
         self.mta: Backend | None = None
         self.stores: dict[str, Backend | None] = {}  # by name; None where the backend is not known
+        self.open: dict[str, tuple[str, ...]] = {}  # the listeners of a store that names them
 
     def bad(self, place: Place, message: str, hint: str = "") -> None:
         self.report.add(self.line(place), message, hint)
@@ -90,8 +92,11 @@ class Checks:
             self.bad(("domain",), f"domain '{shown(stack.domain)}' leaves no room for 'inbox.' before it, with 253 octets in all", hint)
         if stack.disposable_domain is not None:
             here.append((disposable, stack.disposable_domain))
-        for place, domain in (*here, *((("tls", "names", n), name) for n, name in enumerate(stack.tls.names))):
+        for place, domain in (*here, *((("tls", key, n), name) for key in ("names", "sni") for n, name in enumerate(getattr(stack.tls, key)))):
             self.reserved(place, domain)
+        for number, name in enumerate(stack.tls.sni):
+            if name in stack.tls.sni[:number]:
+                self.bad(("tls", "sni", number), f"'{name}' is given twice", "")
 
     def reserved(self, place: Place, domain: str) -> bool:
         if domain == RESERVED or domain.endswith(f".{RESERVED}"):
@@ -290,6 +295,9 @@ class Checks:
             if backend:
                 self.settings(backend, store.settings, (*place, "settings"))
                 self.store(store, backend, place)
+                self.listeners(store.listeners or (), backend, (*place, "listeners"))
+            if store.listeners:
+                self.open[name] = store.listeners
 
         self.directory()
         for slip in mechanisms.slips(stack, self.report.guess) if self.sound("auth") else ():
@@ -336,6 +344,16 @@ class Checks:
             self.bad((*place, "delivery"), f"{backend.family} takes no mail by '{shown(way)}'{reason}", hint)
         elif self.mta:
             self.bad((*place, "delivery"), f"{self.mta.family} delivers no mail by '{shown(way)}'", hint)
+
+    def listeners(self, names: Sequence[str], backend: Backend, place: Place) -> None:
+        """Whether a store has the listeners that are to be open, and the one that is needed."""
+        for number, name in enumerate(names):
+            if name not in backend.listeners:
+                self.bad((*place, number), f"{backend.family} has no listener '{shown(name)}'", self.report.guess(name, backend.listeners))
+            elif backend.listeners[name].plaintext and not self.stack.tls.plaintext_listeners:
+                self.bad((*place, number), f"listener '{name}' is closed by `plaintext_listeners: false`", "keep one of them")
+        if names and READ_BY not in names and self.sound("stores"):
+            self.bad(place, f"listener {READ_BY} is missing, by which stackctl itself reads mail", "add it")
 
     def settings(self, backend: Backend, settings: known.Native, place: Place) -> None:
         for file in settings:
@@ -408,7 +426,9 @@ class Checks:
             listener = backend.listeners.get(name)
             if listener is None:
                 self.bad(place, f"'{shown(key)}': {backend.family} has no listener '{shown(name)}'", self.report.guess(name, backend.listeners))
-            elif listener.tls == "starttls" and listener.login and listener.protocol != "managesieve" and not self.stack.tls.plaintext_listeners:
+            elif name not in self.open.get(service, (name,)):
+                self.bad(place, f"'{key}' is closed: the store's `listeners` do not name it", "remove the port, or add the listener")
+            elif listener.plaintext and not self.stack.tls.plaintext_listeners:
                 self.bad(place, f"'{key}' is closed by `plaintext_listeners: false`", "remove the port, or open the listeners")
 
     # -- values that need more than a type

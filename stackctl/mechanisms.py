@@ -13,7 +13,6 @@ OWN = "PLAIN"  # what `up` proves a stack with, and commands read mail with
 _NEEDS = "it needs {}, which stackctl does not set up"
 # Mechanisms that mail servers have, or had once, and no stack.
 NOT_HERE = {
-    "EXTERNAL": _NEEDS.format("certificates of clients"),
     "GSSAPI": _NEEDS.format("a Kerberos realm"),
     "GSS-SPNEGO": _NEEDS.format("a Kerberos realm"),
     "NTLM": _NEEDS.format("a Windows domain"),
@@ -74,7 +73,7 @@ def _unheld(name: str, server: Backend, accounts: str) -> Iterator[tuple[str, st
     """What is wrong where the accounts do not hold what a mechanism needs."""
     if accounts != "file" and name in server.mechanisms and server.mechanisms[name].verifier:
         hint = f"{' or '.join(one for one, what in server.mechanisms.items() if not what.verifier)}, or keep accounts in files"
-        yield f"{name} needs more of a password than its hash, and accounts in '{shown(accounts)}' have no more", hint
+        yield f"{name} needs more of an account than the hash of its password, and accounts in '{shown(accounts)}' have no more", hint
 
 
 def _names() -> list[str]:

@@ -224,7 +224,8 @@ class Store(Frozen):
     delivery: Text | None = Field(
         None, description="How the MTA hands mail over (lmtp, smtp, maildir, mbox, dovecot-lda, procmail, maildrop); the backend's first way unless given."
     )
-    mailbox: Literal["maildir", "mbox"] = Field("maildir", description="The mailbox format on disk.")
+    mailbox: Literal["maildir", "mbox", "sdbox", "mdbox"] = Field("maildir", description="The mailbox format on disk.")
+    listeners: tuple[Text, ...] | None = Field(None, min_length=1, description="The listeners that are open, imaps among them: `[imaps, pop3s]`; every one unless given.")
     auth: Auth | None = Field(None, description="How clients log in to this store, where not as the stack's own `auth` says.")
     settings: Settings = Field(default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`.")
 
@@ -321,9 +322,11 @@ class Tls(Frozen):
 
     minimum_version: Literal["TLSv1.2", "TLSv1.3"] = Field("TLSv1.2", description="The oldest protocol version that is accepted.")
     ciphers: Text | None = Field(None, description="The cipher list of TLS 1.2 in OpenSSL's syntax; forward secrecy with AEAD only, unless given.")
+    prefer: Literal["server", "client"] = Field("server", description="Whose order of ciphers counts.")
     require: bool = Field(True, description="Whether a login needs TLS. Mail from other hosts on port 25 may always come without.")
     plaintext_listeners: bool = Field(True, description="Whether the ports that start in plain text (143, 110, 587) are open at all.")
     names: tuple[Domain, ...] = Field((), description="Further host names in the certificate.")
+    sni: tuple[Domain, ...] = Field((), description="Host names that have a certificate of their own each, for clients that ask for the name (SNI).")
 
 
 class Ports(Frozen):
@@ -460,6 +463,11 @@ class Stack(Frozen):
     def strict_domains(self) -> tuple[str, ...]:
         """The domains whose unknown users are refused, the main one first."""
         return (self.domain, *(d for d in self.domains if d != self.domain))
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """The domains that the stack's certificates need the CA for."""
+        return (self.domain, *self.tls.names, *self.tls.sni)
 
     @property
     def included(self) -> dict[str, tuple[str, ...]]:

@@ -82,10 +82,11 @@ def trial(path: Path | None, name: str | None = None, report: Report = lambda _:
     services = render.services(stack)
     tags = images.build([service.backend for service in services], stack.debian, lambda progress: report(str(progress)))
     now = datetime.now(UTC)
-    authority = ca.make_ca([stack.domain, *stack.tls.names], now)  # for a throw-away certificate
+    authority = ca.make_ca(stack.certified, now)  # for a throw-away certificate
     leaf = ca.make_leaf(authority, render.certificate_names(stack), now)
     credentials, disposable = {address: state.new_credential() for address in render.with_passwords(stack)}, state.new_credential()
     hashes = {address: credential.hash for address, credential in credentials.items()}
     kept = verifiers(stack, services, credentials, disposable)
-    secrets = Secrets(hashes, disposable.hash, leaf.certificate, leaf.key, authority.certificate, verifiers=kept)
+    named = dict.fromkeys(stack.tls.sni, leaf.key + leaf.certificate)
+    secrets = Secrets(hashes, disposable.hash, leaf.certificate, leaf.key, authority.certificate, named=named, verifiers=kept)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets) for service in services}), tags

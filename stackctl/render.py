@@ -45,6 +45,7 @@ class Service:
     delivery: str = ""
     mechanisms: tuple[str, ...] = ()
     by_mta: tuple[str, ...] = ()
+    listeners: tuple[str, ...] | None = None
     mta_host: str = "mta"
     mta_relay_port: int = RELAY_PORT
 
@@ -57,6 +58,10 @@ class Service:
     def provides(self) -> tuple[str, ...]:
         """What its server provides, what it does for mail that comes this way, and what the MTA does."""
         return (*self.backend.provides, *self.way.provides, *self.by_mta)
+
+    def opens(self, listener: str) -> bool:
+        """Whether stack.yaml wants this listener."""
+        return self.listeners is None or listener in self.listeners
 
     @property
     def verifiers(self) -> dict[str, tuple[str, ...]]:
@@ -143,6 +148,10 @@ class TlsPaths:
     bundle: str = f"{CONFIG}/tls/bundle.pem"
     ca: str = f"{CONFIG}/tls/ca.pem"
 
+    def named(self, name: str) -> str:
+        """Key and certificate of a host name that has its own."""
+        return f"{self.bundle}.{name}"
+
 
 @dataclass(frozen=True)
 class Secrets:
@@ -154,6 +163,7 @@ class Secrets:
     key: bytes
     ca: bytes
     directory: str = ""  # the password with which the servers look accounts up
+    named: Mapping[str, bytes] = field(default_factory=dict)  # key and certificate (PEM) of each host name that has its own
     verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by form and address; the disposable domain is "@" and its name
 
 
@@ -186,7 +196,7 @@ def services(stack: Stack) -> tuple[Service, ...]:
         way = store.delivery or next(iter(backend.delivery))
         mechanisms = (store.auth or stack.auth).mechanisms
         by_mta = _QUOTAS if keeps_quotas(stack, mta, way) and store.mailbox == "maildir" else ()
-        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms, by_mta))
+        found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms, by_mta, store.listeners))
     if keeper := directory(stack.accounts.backend):
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
     if stack.host:
@@ -336,6 +346,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     files["tls/cert.pem"] = File(secrets.certificate, 0o644, (0, 0), "reload")
     files["tls/key.pem"] = File(secrets.key, 0o600, keeper, "reload")
     files["tls/bundle.pem"] = File(secrets.key + secrets.certificate, 0o600, keeper, "reload")
+    files |= {f"tls/bundle.pem.{name}": File(pem, 0o600, keeper, "reload") for name, pem in secrets.named.items()}
     return files
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,26 @@ def stores(known: state.State, one: str | None = None) -> tuple[str, ...]:
     if one is not None and one not in there:
         raise UsageError(f"the stack {known.name} has no store {one}", f"it has {', '.join(there)}")
     return (one,) if one else there
+
+
+def client_certificate(known: state.State, who: str) -> dict[str, str]:
+    """Makes a certificate for a client of an address of the stack, disposable ones included; where it is, its key, and how long it is good.
+
+    Raises UsageError for an unknown address, or one that the CA may not sign for.
+    """
+    from stackctl import ca, certificate
+    from stackctl.model import mailbox
+    from stackctl.problems import valid
+
+    who = valid(mailbox, who, "an address of the stack")
+    password_of(known, who)  # there is one for whoever has a mailbox
+    now = datetime.now(UTC)
+    made = ca.make_client(ca.load(Path(known.endpoints["ca"]), now).pair, who, now)
+    folder = state.folder(known.name) / "clients" / who
+    state.write(folder / "key.pem", made.key)
+    state.write(folder / "cert.pem", made.certificate)
+    until = datetime.fromtimestamp(certificate.validity(made.certificate)[1], UTC)
+    return {"address": who, "certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem"), "until": until.isoformat()}
 
 
 def status(known: state.State) -> tuple[ServiceStatus, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -127,13 +128,13 @@ def _plan(stack: Stack, known: state.State) -> Plan:
         if person.password:
             credentials[stack.host_address(person)] = known.credential(stack.host_address(person), person.password)
     known.disposable = known.disposable or state.new_credential()
-    authority, leaf = _certificate(stack, known)
+    authority, leaf, named = _certificates(stack, known)
     hashes = {address: pair.hash for address, pair in credentials.items()}
     kept = directory.entries(stack, hashes)
     if kept:
         known.directory = known.directory or state.new_password()
     kept_of = verifiers(stack, services, credentials, known.disposable)
-    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, kept_of)
+    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, named, kept_of)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
 
 
@@ -179,22 +180,30 @@ def effective(stack: Stack, known: state.State) -> Stack:
     )
 
 
-def _certificate(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pair]:
-    """The CA, and the stack's certificate: the one it has, or a new one where that is no longer good."""
+def _certificates(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pair, dict[str, bytes]]:
+    """The CA, the stack's certificate, and key and certificate of each host name that has its own: those that are there, or new ones where they are no longer good."""
     now = datetime.now(UTC)
-    names = render.certificate_names(stack)
-    authority = ca.load_or_make_ca(ca.caroot(os.environ), [stack.domain, *stack.tls.names], now)
+    authority = ca.load_or_make_ca(ca.caroot(os.environ), stack.certified, now)
     folder = state.folder(stack.name)
-    with contextlib.suppress(FileNotFoundError):
-        leaf = ca.Pair((folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes())
-        if ca.needs_renewal(leaf.certificate, authority.pair.certificate, names, now) is None:
-            known.certificate = list(certificate.validity(leaf.certificate))
-            return authority, leaf
-    leaf = ca.make_leaf(authority.pair, names, now)
-    state.write(folder / "cert.pem", leaf.certificate)
-    state.write(folder / "key.pem", leaf.key)
-    known.certificate = list(certificate.validity(leaf.certificate))
-    return authority, leaf
+
+    def leaf(folder: Path, names: Sequence[str]) -> ca.Pair:
+        with contextlib.suppress(FileNotFoundError):
+            found = ca.Pair((folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes())
+            if ca.needs_renewal(found.certificate, authority.pair.certificate, names, now) is None:
+                return found
+        made = ca.make_leaf(authority.pair, names, now)
+        state.write(folder / "cert.pem", made.certificate)
+        state.write(folder / "key.pem", made.key)
+        return made
+
+    main = leaf(folder, render.certificate_names(stack))
+    named = {name: leaf(folder / "sni" / name, [name]) for name in stack.tls.sni}
+    for other in (folder / "sni").glob("*"):
+        if other.name not in named:
+            shutil.rmtree(other)
+    times = [certificate.validity(one.certificate) for one in (main, *named.values())]
+    known.certificate = [max(begin for begin, _ in times), min(end for _, end in times)]
+    return authority, main, {name: one.key + one.certificate for name, one in named.items()}
 
 
 def _ports(plan: Plan, known: state.State, existing: set[str]) -> dict[str, int]:
@@ -316,7 +325,7 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
 
     assert known.disposable
     root = ca.caroot(os.environ)
-    authority = ca.load_or_make_ca(root, [stack.domain, *stack.tls.names], datetime.now(UTC))
+    authority = ca.load_or_make_ca(root, stack.certified, datetime.now(UTC))
     return {
         "schema": 1,
         "name": stack.name,

@@ -137,6 +137,8 @@ def _first_message(up: Up, way: str) -> None:
         with seen.step(f"read from {store}", "IMAPS"), Imap(Where.of(known.endpoints, store, "imaps")) as imap:
             imap.login(address, password)
             imap.wait(subject=re.escape(subject), timeout=30, prompt_idle=False)
+        if not known.endpoints["stores"][store].get("pop3s"):
+            return seen.steps
         with seen.step(f"read from {store}", "POP3S"), Pop3(Where.of(known.endpoints, store, "pop3s")) as pop3:
             pop3.login(address, password)
             numbers = range(1, pop3.stat()[0] + 1)

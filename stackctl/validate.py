@@ -258,7 +258,7 @@ def _words(error: ErrorDetails, place: Place, node: Node, report: Report) -> tup
         case "bool_type":
             return f"{name}: expected true or false, found {found}", "write true or false, without quotes"
         case "tuple_type":
-            items = isinstance(node, Scalar) and node.value is not None and not _keys(Stack).get(str(place[0]))
+            items = isinstance(node, Scalar) and node.value is not None and not _model_at(place)
             return (
                 f"{name}: expected a list, found {found}",
                 f"write [{shown(written)}]" if items else f"each item in its own line: `{_EXAMPLES[place[0]]}`",

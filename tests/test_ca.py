@@ -239,6 +239,22 @@ class TestWhatIsInThem:
         assert cert.not_valid_after_utc - cert.not_valid_before_utc <= timedelta(days=397)
         assert abs(NOW - cert.not_valid_before_utc - timedelta(hours=1)) < timedelta(seconds=2)
 
+    @needs_openssl
+    def test_the_certificate_of_a_client(self, tmp_path: Path, authority: ca.Pair) -> None:
+        made = ca.make_client(authority, "alice@example.test", NOW)
+        san = parsed(made).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert san.get_values_for_type(x509.RFC822Name) == ["alice@example.test"] and len(san) == 1
+        assert parsed(made).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "alice@example.test"
+        assert openssl(tmp_path, authority.certificate, made.certificate, "-purpose", "sslclient").returncode == 0
+        assert "unsuitable certificate purpose" in openssl(tmp_path, authority.certificate, made.certificate).stderr
+        stolen = ca._sign(parsed(authority), ca._key(authority.key), ["alice@example.edu"], NOW, client=True)
+        assert "permitted subtree violation" in openssl(tmp_path, authority.certificate, stolen.certificate, "-purpose", "sslclient").stderr
+
+    @pytest.mark.parametrize(("address", "why"), [("alice@example.edu", "may not sign for alice"), (f"{'a' * 64}@example.test", "at most 64")])
+    def test_no_certificate_for_a_client_that_no_server_would_take(self, authority: ca.Pair, address: str, why: str) -> None:
+        with pytest.raises(UsageError, match=why):
+            ca.make_client(authority, address, NOW)
+
     def test_serial_numbers_are_random(self, authority: ca.Pair) -> None:
         serials = [parsed(ca.make_leaf(authority, ["localhost"], NOW)).serial_number for _ in range(20)]
         assert len(set(serials)) == 20 and max(serials).bit_length() > 64

@@ -359,6 +359,7 @@ def test_ls_lists_the_stack(here: Program) -> None:
 def test_certs_describes_the_certificate(here: Program) -> None:
     found = here("certs", "--json").json
     assert found["path"] == str(here.state / "cert.pem")
+    assert found["sni"] == []
     text = here("certs").out
     assert "mail.example.test" in text
     assert "courier.example.test" in text

@@ -6,6 +6,7 @@ import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -20,7 +21,9 @@ def register(app: typer.Typer) -> None:
     for command in (path, env, install, uninstall):
         group.command()(command)
     app.add_typer(group, name="ca")
-    app.command()(certs)
+    group = typer.Typer(rich_markup_mode=None, invoke_without_command=True, callback=certs)
+    group.command()(client)
+    app.add_typer(group, name="certs")
 
 
 def _authority(name: str | None) -> Path:
@@ -91,19 +94,44 @@ def _change(what: str, place: Path, json: bool) -> None:
         raise CheckFailed(f"ca {what}: not everywhere", "run what the lines above name")
 
 
-def certs(file: File = None, name: Name = None, json: Json = False) -> None:
-    """Show a stack's certificate: its names, how long it is good, who signed it.
+def certs(context: typer.Context, file: File = None, name: Name = None, json: Json = False) -> None:
+    """Show a stack's certificates: their names, how long they are good, who signed them; `certs client` makes one for a user.
 
     Example: stackctl certs
     """
     from stackctl import certificate, running, state
 
-    known = running.named(name, file)
-    place = state.folder(known.name) / "cert.pem"
-    found = certificate.describe(place.read_bytes())
+    if inner := context.invoked_subcommand:
+        given = [f"--{key}" for key in ("file", "name", "json") if (source := context.get_parameter_source(key)) and source.name == "COMMANDLINE"]
+        if given:
+            raise UsageError(f"{given[0]} before '{inner}' would not count", f"write it behind: `stackctl certs {inner} … {given[0]}`")
+        return
+    folder = state.folder(running.named(name, file).name)
+    shown = [{"path": str(place), **certificate.describe(place.read_bytes())} for place in (folder / "cert.pem", *sorted((folder / "sni").glob("*/cert.pem")))]
     if json:
-        show.as_json({"path": str(place), **found})
-    else:
-        show.line(f"file     {place}")
+        show.as_json({**shown[0], "sni": shown[1:]})
+        return
+    for number, found in enumerate(shown):
+        show.line("\n" * bool(number) + f"file     {found.pop('path')}")
         for key, value in found.items():
             show.line(f"{key:<8} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def client(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The user, or an address of the disposable domain.")],
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Make a certificate with which a user logs in without a password, where the mechanism EXTERNAL is on; an earlier one stays good.
+
+    Example: stackctl certs client alice@example.test
+    """
+    from stackctl import running
+
+    found = running.client_certificate(running.named(name, file), address)
+    if json:
+        show.as_json(found)
+    else:
+        for key, value in found.items():
+            show.line(f"{key:<12} {value}")

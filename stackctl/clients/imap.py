@@ -106,7 +106,12 @@ class Imap:
     def select(self, mailbox: str = "INBOX", readonly: bool = False) -> dict[str, int]:
         """Opens a mailbox; EXISTS, UIDVALIDITY and (where the server says it) UIDNEXT."""
         with self._guard(f"SELECT {mailbox}"):
-            found = self.library.select_folder(mailbox, readonly=readonly)
+            try:
+                found = self.library.select_folder(mailbox, readonly=readonly)
+            except IMAPClientError as why:
+                if "[ALREADYEXISTS]" not in str(why):  # no answer to SELECT, but a server gives it while a first delivery makes the mailbox
+                    raise
+                found = self.library.select_folder(mailbox, readonly=readonly)
         return {key.decode(): value for key, value in found.items() if isinstance(value, int)}
 
     def uids(self, *criteria: str) -> list[int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from stackctl import engine
 from stackctl.backends import all_backends
@@ -29,7 +31,7 @@ def no_service_reaches_anything_outside(context: Context) -> None:
     """Addresses that this machine itself reaches; every service reaches its neighbour all the same."""
     declared(context, "there is no relayhost", lambda stack: not stack.relayhost)
     parts = {"mta": context.endpoints["mta"], **context.endpoints["stores"]}
-    inside = {name: _port(part["backend"]) for name, part in parts.items()}
+    inside = {name: _port(part) for name, part in parts.items()}
     with ThreadPoolExecutor(16) as pool:
         places = [*_resolvers(), *OUTSIDE]
         reachable = [place for place, reached in zip(places, pool.map(lambda place: _from_here(context, *place), places), strict=True) if reached]
@@ -43,8 +45,9 @@ def no_service_reaches_anything_outside(context: Context) -> None:
         raise Skipped("this machine itself reaches nothing outside, so that the services' silence proves nothing")
 
 
-def _port(backend: str) -> int:
-    return next(iter(all_backends()[backend].listeners.values())).port
+def _port(part: Mapping[str, Any]) -> int:
+    """Where an open listener of a service is, inside the stack."""
+    return next(listener.port for name, listener in all_backends()[part["backend"]].listeners.items() if part[name])
 
 
 def _from_here(context: Context, host: str, port: int) -> bool:
