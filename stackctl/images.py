@@ -77,7 +77,7 @@ def tag(backend: Backend, debian: Debian) -> str:
     whether it can be run counts: the rest of it is the umask of whoever unpacked it.
     """
     found = hashlib.sha256(repr((release_of(backend, debian), debian.mirror)).encode())
-    left_out = {"templates", "known", "backend.yaml", "import.yaml"} - _copied(backend.folder / "Dockerfile")
+    left_out = {"templates", "known", "backend.yaml", "import.yaml", "conversion.yaml"} - _copied(backend.folder / "Dockerfile")
     for path in sorted(backend.folder.rglob("*")):
         inside = path.relative_to(backend.folder)
         if path.is_file() and inside.parts[0] not in left_out and "__pycache__" not in inside.parts:
