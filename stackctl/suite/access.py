@@ -16,12 +16,12 @@ AUTHENTICATED = ("submission", "submissions")
 WRONG = "not-the-password"
 
 
-def refused(kind: type[StackctlError], call: Callable[[], object], what: str, saying: str = "") -> None:
+def refused(kind: type[Exception] | tuple[type[Exception], ...], call: Callable[[], object], what: str, saying: str = "") -> None:
     """Fails unless `call` raises this kind of error, saying this."""
     try:
         call()
     except kind as why:
-        expect(saying in why.message, f"{what}: refused, but not with {saying!r}: {why.message}")
+        expect(saying in str(why), f"{what}: refused, but not with {saying!r}: {why}")
         return
     expect(False, f"{what}: nothing refused it")
 
