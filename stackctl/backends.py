@@ -30,6 +30,7 @@ class Listener(_Frozen):
     protocol: Literal["smtp", "imap", "pop3", "managesieve", "http", "telnet"]
     tls: Literal["implicit", "starttls", "none"]
     login: bool = Field(True, description="Whether clients log in here")
+    awaited: bool = Field(True, description="Whether `up` waits until it answers; mail flows without one that is not")
 
     @property
     def plaintext(self) -> bool:
@@ -133,7 +134,7 @@ class Backend(_Frozen):
     family: str = Field(description="What stack.yaml calls it; several versions share one")
     version: str | None = Field(None, description="What stack.yaml's version key says, where a family has several")
     default: bool = Field(True, description="Whether it is its family's choice when no version is given")
-    role: Literal["mta", "store", "directory", "host"]
+    role: Literal["mta", "store", "directory", "host", "webmail"]
     summary: str
     release: str = Field(description="The Debian release whose packages it is built from")
     listeners: dict[str, Listener]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackctl.crosschecks import Checks
+from stackctl.enclosed import Enclosed
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 from stackctl.problems import Report
@@ -68,7 +68,7 @@ def _parse(text: str, where: str, folder: Path) -> tuple[Stack, tuple[Path, ...]
     report = Report(where)
     tree = composed(text, report)
     stack = validate(tree, report)
-    checks = Checks(stack, tree, report)
+    checks = Enclosed(stack, tree, report)
     checks.stack = stack = stack.including(checks.includes(folder))
     checks.run()
     filters, users = checks.filters(folder, checks.passwords(folder))

@@ -395,6 +395,13 @@ class LoginHost(Frozen):
     telnet: bool = Field(False, description="Whether the host listens for telnet, where passwords come in clear; not with `plaintext_listeners: false`.")
 
 
+class Webmail(Frozen):
+    """A web page where people read and send their mail."""
+
+    backend: Text = Field("roundcube", description="Which program: a folder of images/ with the role webmail.")
+    store: Name | None = Field(None, description="The store whose mailboxes it shows, by its name; the first one unless given.")
+
+
 class Stack(Frozen):
     """A whole mail system; every key has a default, so an empty file is the demo stack."""
 
@@ -438,6 +445,7 @@ class Stack(Frozen):
     )
     greetings: Greetings = Field(default_factory=lambda: Greetings(), description="What servers say to whoever connects.")
     host: LoginHost | None = Field(None, description="A login host beside the servers; `host: {}` for one with every default, none unless given.")
+    webmail: Webmail | None = Field(None, description="Mail in a browser; `webmail: {}` for one with every default, none unless given.")
     tls: Tls = Field(default_factory=lambda: Tls(), description="TLS of every listener.")
     ports: Ports = Field(default_factory=lambda: Ports(), description="Where the services are published.")
     debian: Debian = Field(default_factory=lambda: Debian(), description="Where packages come from.")

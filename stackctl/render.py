@@ -26,6 +26,7 @@ CONTENT_NAME = re.compile(r"content-[0-9a-f]{12}")  # by which a server is asked
 CONFIG = "/etc/stackctl"  # where a container finds its files
 RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
 HOST = "host"  # the service that people log in to, and the first label of its name
+WEBMAIL = "webmail"  # the service that people read mail at with a browser
 DIRECTORY = "directory"  # the service that keeps accounts, where they are not in files
 INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
 _QUOTAS = ("quota-enforced", "quota-warning")  # what an MTA provides that keeps a store's mailboxes to them
@@ -163,6 +164,7 @@ class Secrets:
     key: bytes
     ca: bytes
     directory: str = ""  # the password with which the servers look accounts up
+    webmail: str = ""  # the key with which a webmail encrypts what it keeps of a login
     named: Mapping[str, bytes] = field(default_factory=dict)  # key and certificate (PEM) of each host name that has its own
     verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by form and address; the disposable domain is "@" and its name
 
@@ -201,6 +203,8 @@ def services(stack: Stack) -> tuple[Service, ...]:
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
     if stack.host:
         found.append(Service(HOST, "host", login_host(), stack.host_domain, {}))
+    if stack.webmail:
+        found.append(Service(WEBMAIL, "webmail", _backend("webmail", stack.webmail.backend, None), f"{WEBMAIL}.{stack.domain}", {}))
     return tuple(found)
 
 
@@ -322,6 +326,8 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "senders": senders(stack),
         "system_aliases": addresses.system_aliases(stack),
         "host": stack.host,
+        "shown": next((way for way in ways if stack.webmail and stack.webmail.store in (None, way.store)), None),
+        "webmail_key": secrets.webmail,
         "host_hashes": {user.name: secrets.hashes[stack.host_address(user)] for user in (stack.host.users if stack.host else ())},
         "tls": TlsPaths(),
         "ca": secrets.ca.decode(),

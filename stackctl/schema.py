@@ -261,6 +261,7 @@ def _shown(name: str, info: FieldInfo, backend: str = "") -> str:
         "stores[].version": lambda: next(iter(versions(backend)), None),
         "stores[].delivery": lambda: next(iter(find("store", backend).delivery)),
         "stores[].settings": lambda: {find("store", backend).settings[0]: {}},
+        "webmail.store": lambda: Stack().stores[0].backend,
         "ports.fixed": lambda: {f"mta.{next(iter(find('mta', choices('mta')[0]).listeners))}": 2525},
     }
     if name in from_backends:

@@ -145,6 +145,8 @@ class Reader:
         parts = Path(wanted).parts[1:]
         if self.folder.name in parts:
             yield self.folder.joinpath(*parts[parts.index(self.folder.name) + 1 :])
+        if len(parts) < 2:
+            return  # nothing of a configuration lies in the root, and "/*" would be whatever lies around the copy
         yield from (root / wanted.lstrip("/") for root in self.folder.parents if root != Path("/"))
         yield self.folder.joinpath(*parts[-2:])
 

@@ -58,10 +58,11 @@ class State:
     aliases_deleted: list[str] = field(default_factory=list)
     domains: dict[str, str | None] = field(default_factory=dict)  # domains added while it ran: name -> who gets the mail for its unknown addresses
     directory: str = ""  # the password with which servers look accounts up
+    webmail: str = ""  # the key with which a webmail encrypts what it keeps of a login
     handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
-    protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`
+    protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`; of those alone that `up` waits for
     pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds
     compose_digest: str = ""
     images: dict[str, str] = field(default_factory=dict)  # backend -> the image that its containers were started from
@@ -76,18 +77,18 @@ class State:
 
 
 def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
-    """What the endpoints say of each service, the MTA first; the directory and the login host last, where there are such."""
+    """What the endpoints say of each service, the MTA first; those that not every stack has last."""
     if not endpoints:
         return {}
-    every = {"mta": endpoints["mta"], **endpoints["stores"], "directory": endpoints.get("directory"), "host": endpoints.get("host")}
+    every = {"mta": endpoints["mta"], **endpoints["stores"], **{name: endpoints.get(name) for name in ("directory", "host", "webmail")}}
     return {name: part for name, part in every.items() if part}
 
 
-def new_password() -> str:
-    """A password that cannot be guessed: 119 bits, letters and digits."""
+def new_password(length: int = _LENGTH) -> str:
+    """A password that cannot be guessed, of letters and digits: 119 bits unless it is longer."""
     import secrets  # 20 ms, and most commands make no password
 
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
 def new_credential(password: str | None = None) -> Credential:

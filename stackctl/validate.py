@@ -212,6 +212,7 @@ _EXAMPLES: dict[int | str, str] = {
     "mydestination": "- localhost",
     "greetings": "smtp: ready when you are",
     "host": "motd: Welcome.",
+    "webmail": "backend: …",
     "relayhost": "host: relay.example.net",
     "routes": "other.test: {stack: other}",
     "mynetworks": "- 192.0.2.0/24",

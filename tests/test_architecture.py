@@ -18,7 +18,7 @@ LAYERS = (
     ("", "errors", "resource", "labels"),
     ("model", "problems", "logformat"),
     ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports", "verifier"),
-    ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "load", "render", "images"),
+    ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "enclosed", "load", "render", "images"),
     ("foreign", "conversion", "sections", "rewriting", "migration"),
     ("compose",),
     ("engine",),
@@ -43,7 +43,7 @@ SOCKETS = {
     "ca": "reads this machine's name for the CA's subject; opens none",
 }
 # Server names in code: the defaults of the model are what the built-in stack is made of.
-NAMED = {("model", "postfix"), ("model", "dovecot"), ("model", "courier")}
+NAMED = {("model", "postfix"), ("model", "dovecot"), ("model", "courier"), ("model", "roundcube")}
 SERVERS = {"postfix", "dovecot", "courier", "exim", "sendmail", "cyrus", "opensmtpd"}
 
 

@@ -400,6 +400,11 @@ def test_shell_runs_a_command_in_a_service(here: Program) -> None:
     here("shell", "nobody", "true", code=2)
 
 
+def test_a_page_to_open_wants_a_webmail(here: Program) -> None:
+    ran = here("open", "webmail", code=2)
+    assert "has no web page of webmail" in ran.err and "`webmail: {}`" in ran.err
+
+
 def test_a_login_wants_a_host(here: Program) -> None:
     ran = here("login", "alice", code=2)
     assert "has no login host" in ran.err and "`host: {}`" in ran.err

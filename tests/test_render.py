@@ -103,12 +103,12 @@ def test_files_of_secrets_are_not_for_everybody(case: str, tmp_path: Path) -> No
     path.write_text(CASES[case], encoding="utf-8")
     here = preview.preview(path).stack
     hash_, key = "$2b$04$" + "x" * 53, b"-----BEGIN PRIVATE KEY-----\n"
-    lookup = "the-password-of-lookups"
-    secrets = Secrets(dict.fromkeys(render.with_passwords(here), hash_), hash_, b"certificate\n", key, b"ca\n", lookup)
+    lookup, session = "the-password-of-lookups", "the-key-of-sessions"
+    secrets = Secrets(dict.fromkeys(render.with_passwords(here), hash_), hash_, b"certificate\n", key, b"ca\n", lookup, session)
     for service in render.services(here):
         files = render.render(here, service, secrets)
         for name, file in files.items():
-            if hash_.encode() in file.content or key in file.content or lookup.encode() in file.content:
+            if hash_.encode() in file.content or key in file.content or lookup.encode() in file.content or session.encode() in file.content:
                 assert file.mode & 0o007 == 0, f"{service.name}/{name}: {file.mode:o}"
         if not service.backend.has_tls:
             continue

@@ -39,7 +39,7 @@ def documented() -> dict[str, list[str]]:
     return {key: rest.split(" | ") for key, rest in rows}
 
 
-DEFAULT = Stack.model_validate({"stores": [{"backend": "dovecot", "auth": {}}], "host": {}})
+DEFAULT = Stack.model_validate({"stores": [{"backend": "dovecot", "auth": {}}], "host": {}, "webmail": {}})
 LEADS = {"stores[]": {"backend": "dovecot"}, "users[]": {"name": "alice"}}  # what an item must have
 
 

@@ -12,7 +12,7 @@ from stackctl.clients.where import Where
 from stackctl.errors import EngineError, StackctlError, TimedOut
 
 _PAUSE = 0.006  # seconds between two tries: a server comes up in 10 to 50 ms
-_GREETINGS = {"smtp": b"220", "imap": b"* OK", "pop3": b"+OK", "managesieve": b'"', "http": b"", "telnet": b"\xff"}  # telnet: a command, RFC 854
+_GREETINGS = {"smtp": b"220", "imap": b"* OK", "pop3": b"+OK", "managesieve": b'"', "http": b"HTTP/1.", "telnet": b"\xff"}  # telnet: a command, RFC 854
 _LOOK = 0.25  # seconds between two looks at whether the container still runs
 _PATIENCE = 10.0  # seconds for one try: a server that took the connection is about to greet
 
@@ -62,6 +62,8 @@ def _once(where: Where, protocol: str, patience: float, look: Callable[[], None]
 
 def _greeting(sock: socket.socket, protocol: str, patience: float, look: Callable[[], None]) -> None:
     until = time.monotonic() + patience
+    if protocol == "http":  # here the client speaks first
+        sock.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
     while True:
         sock.settimeout(min(_LOOK, patience))
         try:

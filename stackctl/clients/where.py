@@ -12,7 +12,7 @@ from stackctl.errors import UsageError
 
 Tls = Literal["implicit", "starttls", "none"]
 CLEAR = ("telnet",)  # without TLS, ever
-IMPLICIT = ("submissions", "imaps", "pop3s")  # inside TLS from the first octet (RFC 8314); the others have STARTTLS or STLS
+IMPLICIT = ("submissions", "imaps", "pop3s", "https")  # inside TLS from the first octet (RFC 8314); the others have STARTTLS or STLS
 
 
 def open_listeners(part: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -33,7 +33,7 @@ class Where:
     @classmethod
     def of(cls, endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
         """A listener of a stack. Raises UsageError when the stack has none of that name."""
-        part = {**endpoints["stores"], "mta": endpoints["mta"], "host": endpoints.get("host")}.get(service)
+        part = {**endpoints["stores"], "mta": endpoints["mta"], "host": endpoints.get("host"), "webmail": endpoints.get("webmail")}.get(service)
         if part is None:
             raise UsageError(f"the stack {endpoints['name']} has no store {service}", f"it has {', '.join(endpoints['stores'])}")
         if not part.get(listener):
