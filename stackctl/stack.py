@@ -137,7 +137,7 @@ def _plan(stack: Stack, known: state.State) -> Plan:
     if kept:
         known.directory = known.directory or state.new_password()
     if stack.webmail:
-        known.webmail = known.webmail or state.new_password(32)  # AES-256 takes as many octets
+        known.webmail = known.webmail or state.new_password()
     kept_of = verifiers(stack, services, credentials, known.disposable)
     secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, known.webmail, named, kept_of)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
@@ -339,7 +339,7 @@ def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions
         "tls_name": plan.services[0].hostname,
         "mta": of(plan.services[0]),
         "stores": {service.name: {**of(service), **_kind(service)} for service in plan.services if service.role == "store"},
-        **{service.name: {**of(service), **_logins(stack, service), **_url(known, service)} for service in plan.services if service.role not in ("mta", "store")},
+        **{service.name: {**of(service), **_logins(stack, service), **_url(stack, known, service)} for service in plan.services if service.role not in ("mta", "store")},
         "accounts": [{"address": user.address, "password": None} for user in stack.users],
         "catch_all": {"address": stack.catch_all_address, "password": None},
         "disposable": {"domain": stack.disposable, "password": None},
@@ -351,9 +351,10 @@ def _logins(stack: Stack, service: Service) -> dict[str, Any]:
     return {"accounts": [{"name": one.name, "address": stack.host_address(one), "password": None} for one in people]} if people else {}
 
 
-def _url(known: state.State, service: Service) -> dict[str, Any]:
-    port = known.ports.get(f"{service.name}.https")
-    return {"url": f"https://localhost:{port}/"} if port else {}
+def _url(stack: Stack, known: state.State, service: Service) -> dict[str, Any]:
+    address, port = stack.ports.address, known.ports.get(f"{service.name}.https")
+    host = "localhost" if address in ("127.0.0.1", "::1", "0.0.0.0", "::") else f"[{address}]" if ":" in address else address
+    return {"url": f"https://{host}:{port}/"} if port else {}
 
 
 def _kind(service: Service) -> dict[str, Any]:

@@ -84,11 +84,11 @@ def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in every.items() if part}
 
 
-def new_password(length: int = _LENGTH) -> str:
-    """A password that cannot be guessed, of letters and digits: 119 bits unless it is longer."""
+def new_password() -> str:
+    """A password that cannot be guessed: 119 bits, letters and digits."""
     import secrets  # 20 ms, and most commands make no password
 
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
 def new_credential(password: str | None = None) -> Credential:
