@@ -41,10 +41,10 @@ class Listener(_Frozen):
 class Mechanism(_Frozen):
     """A SASL mechanism that a server has. `verifier`: what it must know for it besides the hash that every account has.
 
-    That is the password in another form, or (certificate) only that a certificate is enough.
+    That is the password in another form, or (certificate, token) only that such a thing is enough.
     """
 
-    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "certificate"] = ""
+    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "certificate", "token"] = ""
 
 
 class Delivery(_Frozen):
@@ -75,6 +75,7 @@ class ConfigFile(_Frozen):
     accounts: tuple[str, ...] = Field((), description="Only where accounts are kept in one of these ways; () for always")
     ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
     verifiers: bool = Field(False, description="Only where a mechanism is chosen that needs a verifier")
+    tokens: bool = Field(False, description="Only where a mechanism is chosen that takes tokens")
 
 
 class FilterPlaces(_Frozen):

@@ -16,8 +16,6 @@ NOT_HERE = {
     "GSSAPI": _NEEDS.format("a Kerberos realm"),
     "GSS-SPNEGO": _NEEDS.format("a Kerberos realm"),
     "NTLM": _NEEDS.format("a Windows domain"),
-    "OAUTHBEARER": _NEEDS.format("a server that gives out tokens"),
-    "XOAUTH2": _NEEDS.format("a server that gives out tokens"),
     "OTP": _NEEDS.format("accounts that each login changes"),
     "SCRAM-SHA-1-PLUS": _NEEDS.format("channel binding"),
     "SCRAM-SHA-256-PLUS": _NEEDS.format("channel binding"),

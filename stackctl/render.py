@@ -167,6 +167,7 @@ class Secrets:
     webmail: str = ""  # the key with which a webmail encrypts what it keeps of a login
     named: Mapping[str, bytes] = field(default_factory=dict)  # key and certificate (PEM) of each host name that has its own
     verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by form and address; the disposable domain is "@" and its name
+    token_key: str = ""  # the public key (PEM) that tokens are checked with; no secret
 
 
 @dataclass(frozen=True)
@@ -328,6 +329,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "host": stack.host,
         "shown": next((way for way in ways if stack.webmail and stack.webmail.store in (None, way.store)), None),
         "webmail_key": secrets.webmail,
+        "token_key": secrets.token_key,
         "host_hashes": {user.name: secrets.hashes[stack.host_address(user)] for user in (stack.host.users if stack.host else ())},
         "tls": TlsPaths(),
         "ca": secrets.ca.decode(),
@@ -338,7 +340,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     for item in service.backend.files:
         if (item.ways and not taken.intersection(item.ways)) or (item.accounts and stack.accounts.backend not in item.accounts):
             continue
-        if item.verifiers and not service.verifiers:
+        if (item.verifiers and not service.verifiers) or (item.tokens and "token" not in service.verifiers):
             continue
         text = environment.get_template(item.template).render(context)
         files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)

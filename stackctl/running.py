@@ -97,6 +97,25 @@ def client_certificate(known: state.State, who: str) -> dict[str, str]:
     return {"address": who, "certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem"), "until": until.isoformat()}
 
 
+def token(known: state.State, who: str, seconds: int) -> dict[str, str]:
+    """Makes a token for an address of the stack, disposable ones included, that is good for this long; the token, and until when.
+
+    Raises UsageError for an unknown address, and where no server of the stack takes tokens.
+    """
+    from stackctl import tokens
+    from stackctl.model import mailbox
+    from stackctl.problems import valid
+
+    if not known.token_key:
+        raise UsageError(
+            f"no server of the stack {known.name} takes tokens", "add OAUTHBEARER or XOAUTH2 to `auth: {mechanisms: [PLAIN, …]}` of stack.yaml, then `stackctl up`"
+        )
+    who = valid(mailbox, who, "an address of the stack")
+    password_of(known, who)  # there is one for whoever has a mailbox
+    said = tokens.claims(known.endpoints["domain"], who, int(datetime.now(UTC).timestamp()), seconds)
+    return {"address": who, "token": tokens.signed(known.token_key, said), "until": datetime.fromtimestamp(said["exp"], UTC).isoformat()}
+
+
 def status(known: state.State) -> tuple[ServiceStatus, ...]:
     """Every service of a stack, the MTA first."""
     now = {one.service: one for one in engine.containers(known.name)}

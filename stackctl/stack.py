@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, ca, certificate, compose, directory, engine, images, load, peers, ports, render, standing, start, state
+from stackctl import addresses, ca, certificate, compose, directory, engine, images, load, peers, ports, render, standing, start, state, tokens
 from stackctl.errors import EngineError
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
 from stackctl.model import Quota, Stack, User
@@ -138,8 +138,10 @@ def _plan(stack: Stack, known: state.State) -> Plan:
         known.directory = known.directory or state.new_password()
     if stack.webmail:
         known.webmail = known.webmail or state.new_password()
+    known.token_key = (known.token_key or tokens.new_key()) if any("token" in service.verifiers for service in services) else ""
     kept_of = verifiers(stack, services, credentials, known.disposable)
-    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, known.webmail, named, kept_of)
+    public = tokens.public(known.token_key) if known.token_key else ""
+    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, known.webmail, named, kept_of, public)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
 
 

@@ -59,6 +59,7 @@ class State:
     domains: dict[str, str | None] = field(default_factory=dict)  # domains added while it ran: name -> who gets the mail for its unknown addresses
     directory: str = ""  # the password with which servers look accounts up
     webmail: str = ""  # the key with which a webmail encrypts what it keeps of a login
+    token_key: str = ""  # the private key (PEM) that signs tokens; "" where no server takes them
     handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "stackctl"
 LAYERS = (
     ("", "errors", "resource", "labels"),
     ("model", "problems", "logformat"),
-    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports", "verifier"),
+    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports", "verifier", "tokens"),
     ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "enclosed", "load", "render", "images"),
     ("foreign", "conversion", "sections", "rewriting", "migration"),
     ("compose",),

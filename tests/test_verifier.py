@@ -42,5 +42,5 @@ def test_scram_is_what_the_library_makes_with_the_same_salt(name: str) -> None:
 
 def test_plain_is_in_digits_so_that_no_character_ends_its_field() -> None:
     assert bytes.fromhex(verifier("plain", WHO, "a:b\tc")) == b"a:b\tc"
-    assert verifier("certificate", WHO, "a:b") == ""
+    assert verifier("certificate", WHO, "a:b") == verifier("token", WHO, "a:b") == ""
     assert verifier("digest-md5", "@example.test", "a:b") == verifier("plain", "@example.test", "a:b")

@@ -1,4 +1,4 @@
-"""The command for logins: auth test."""
+"""The commands for logins: auth test, auth token."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stackctl.state import State
 
 SERVICES = ("imap", "pop3", "smtp")
+_YEAR = 366 * 24 * 3600
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     text = "Try logins.\n\nExample: stackctl auth test alice@example.test"
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=text)
     group.command("test")(test)
+    group.command("token")(token)
     app.add_typer(group, name="auth")
 
 
@@ -55,6 +57,28 @@ def test(
             show.line(f"==> {verdict.server}, {verdict.service}: {'accepted' if verdict.accepted else 'refused'} <==\n{verdict.output}")
     if not all(verdict.accepted for verdict in found):
         raise typer.Exit(1)
+
+
+def token(
+    address: Annotated[str, typer.Argument(help="Who logs in with it.")],
+    valid: Annotated[
+        int, typer.Option("--valid", metavar="SECONDS", min=-_YEAR, max=_YEAR, help="How long it is good; below 0, it has expired already.")
+    ] = 3600,
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Print a token that is a login by OAUTHBEARER or XOAUTH2. Whoever has it can log in; nothing takes it back but the end of the account.
+
+    Example: stackctl auth token alice@example.test --valid 600
+    """
+    from stackctl import running
+
+    made = running.token(running.named(name, file), address, valid)
+    if json:
+        show.as_json(made)
+    else:
+        show.line(made["token"])
 
 
 def _password(known: State, address: str, from_stdin: bool, ask: bool) -> str:

@@ -91,6 +91,10 @@ def test_what_cannot_be_asked_is_an_error(here: Program, arguments: list[str], s
     assert said in here("auth", "test", *arguments, code=2).err
 
 
+def test_where_no_server_takes_tokens_there_are_none(here: Program) -> None:
+    assert "OAUTHBEARER or XOAUTH2" in here("auth", "token", ALICE, code=2).err
+
+
 def test_the_password_is_in_no_argument(here: Program) -> None:
     now = ["system", "info", "--format", "{{.SystemTime}}"]
     before = docker(*now).strip()

@@ -8,6 +8,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -52,7 +53,7 @@ stores:
     auth: {mechanisms: [PLAIN, SCRAM-SHA-256, EXTERNAL]}
     settings: {dovecot_conf: {namespace inbox: *namespace}}
   - {name: old-mdbox, backend: dovecot, version: "2.3", mailbox: mdbox}
-  - {backend: courier}
+  - {auth: {mechanisms: [PLAIN, EXTERNAL]}, backend: courier}
 limits: {auth_failure_delay: 0}
 """
 FEW = {"mdbox": ["imaps", "sieve"], "old-mdbox": ["imaps", "pop3s"], "courier": ["imap", "imaps"]}
@@ -259,7 +260,13 @@ def login(endpoints: dict[str, Any], store: str, shown: tuple[str, str] | None, 
         assert b"OK" in lines.readline()
         lines.write(f"{tag}{verb} {mechanism} {base64.b64encode(initial.encode()).decode() or '='}\r\n".encode())
         lines.flush()
-        return next(line for line in lines if line.startswith(tag.encode())).decode().removeprefix(tag)
+        for line in lines:
+            if line.rstrip() == b"+":  # RFC 4422 5: an empty challenge
+                lines.write(base64.b64encode(initial.encode()) + b"\r\n")
+                lines.flush()
+            elif line.startswith(tag.encode()):
+                return line.decode().removeprefix(tag)
+        raise AssertionError("the server has hung up")
 
 
 REFUSED = "NO [AUTHENTICATIONFAILED]"
@@ -296,6 +303,30 @@ def test_passwords_are_asked_for_as_ever(endpoints: dict[str, Any], certificate:
     assert login(endpoints, store, certificate(ALICE), f"\0{ALICE}\0{password}", "PLAIN").startswith("OK")
     assert login(endpoints, store, certificate(ALICE), f"\0{ALICE}\0", "PLAIN").startswith("NO")
     assert login(endpoints, store, certificate(BOB), f"\0{ALICE}\0{password}", "PLAIN").startswith(REFUSED), "the certificate says who it is"
+
+
+@pytest.mark.feature("D4")
+def test_a_certificate_is_a_login_at_courier_too(here: Program, endpoints: dict[str, Any], certificate: Any, tmp_path: Path) -> None:
+    here("user", "add", "dora@example.test", "--generate")
+    alice, dora, fresh = map(certificate, (ALICE, "dora@example.test", "o'fresh@inbox.example.test"))
+    password = next(account["password"] for account in endpoints["accounts"] if account["address"] == ALICE)
+    for shown, name in [(alice, ALICE), (alice, ""), (dora, "dora@example.test"), (fresh, "o'fresh@inbox.example.test")]:
+        assert login(endpoints, "courier", shown, name).startswith("OK")
+    assert login(endpoints, "courier", alice, ALICE, listener="pop3s").startswith("+OK")
+    assert login(endpoints, "courier", None, f"\0{ALICE}\0{password}", "PLAIN").startswith("OK")
+    here("user", "delete", "dora@example.test")
+    other = tmp_path / "other.pem"
+    made = ca.make_client(ca.make_ca(None, datetime.now(UTC)), ALICE, datetime.now(UTC))
+    other.write_bytes(made.key + made.certificate)
+    refused = [(None, ALICE), (certificate(BOB), ALICE), (dora, "dora@example.test"), ((str(here.state / "cert.pem"), str(here.state / "key.pem")), ALICE)]
+
+    def answer(case: tuple[Any, str], listener: str = "imaps") -> str:
+        return login(endpoints, "courier", *case, listener=listener)
+
+    with ThreadPoolExecutor() as pool:  # each waits for 5 s, whatever is set
+        assert all(said.startswith("NO Login failed") for said in pool.map(answer, refused))
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):  # another CA's: there is no session at all
+        answer((((str(other),) * 2), ALICE))
 
 
 @pytest.mark.feature("D4")

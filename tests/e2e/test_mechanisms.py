@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import imaplib
+import json
 import poplib
 import smtplib
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cache
 from typing import Any
 
 import pytest
@@ -19,14 +22,17 @@ from program import Program
 from puresasl.client import SASLClient
 from scramp import ScramClient
 
+from stackctl import tokens
+
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("D4")]
 
 ALICE, PASSWORD = "alice@example.test", "p:ss \"w'rd\\"
 EVERYTHING = ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "ANONYMOUS"]
 SASL = EVERYTHING[:-1]
+TOKENS = ["OAUTHBEARER", "XOAUTH2"]
 COURIER = ["PLAIN", "LOGIN", "CRAM-MD5", "CRAM-SHA1", "CRAM-SHA256"]
 FILE = """\
-auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, DIGEST-MD5, SCRAM-SHA-1, SCRAM-SHA-256, APOP, ANONYMOUS]}
+auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, DIGEST-MD5, SCRAM-SHA-1, SCRAM-SHA-256, APOP, ANONYMOUS, OAUTHBEARER, XOAUTH2]}
 stores:
   - {backend: dovecot}
   - {backend: dovecot, version: "2.3"}
@@ -77,6 +83,9 @@ def client(mechanism: str, user: str, password: str) -> Answer:
     local, _, domain = user.rpartition("@")
     if mechanism.startswith("CRAM-SHA"):
         return lambda challenge: f"{user} {hmac.new(password.encode(), challenge, mechanism[5:]).hexdigest()}".encode() if challenge else b""
+    if mechanism in TOKENS:  # RFC 7628 3.1; where a token is refused, the server says why, and waits for an answer
+        begin = f"n,a={user}," if mechanism == "OAUTHBEARER" else f"user={user}"
+        return lambda challenge: b"\1" if challenge else f"{begin}\1auth=Bearer {password}\1\1".encode()
     if mechanism == "LOGIN":
         return (lambda words: lambda challenge: next(words) if challenge else b"")(iter([user.encode(), password.encode()]))
     sasl = SASLClient("mail.example.test", "imap", mechanism=mechanism, username=local if mechanism == "DIGEST-MD5" else user, password=password)
@@ -136,7 +145,7 @@ def submit(endpoints: dict[str, Any], mechanism: str, user: str, password: str, 
     """Logs in at a port for submission. Raises smtplib's error where the login is refused."""
     with submission(endpoints, port) as session:
         session.ehlo()
-        assert session.esmtp_features["auth"].split() == SASL
+        assert session.esmtp_features["auth"].split() == SASL + TOKENS
         answer = client(mechanism, user, password)
         initial = answer(b"")
         code, said = session.docmd(f"AUTH {mechanism}", base64.b64encode(initial).decode())
@@ -152,8 +161,8 @@ def mechanisms(endpoints: dict[str, Any], store: str) -> list[str]:
 
 
 def test_what_is_announced_is_what_was_chosen(endpoints: dict[str, Any]) -> None:
-    assert mechanisms(endpoints, "dovecot") == EVERYTHING
-    assert mechanisms(endpoints, "dovecot-2-3") == EVERYTHING
+    assert mechanisms(endpoints, "dovecot") == EVERYTHING + TOKENS
+    assert mechanisms(endpoints, "dovecot-2-3") == EVERYTHING + TOKENS
     assert mechanisms(endpoints, "few") == ["PLAIN", "SCRAM-SHA-256"]
     assert mechanisms(endpoints, "courier") == COURIER
     assert mechanisms(endpoints, "plain") == ["PLAIN"]
@@ -249,8 +258,74 @@ def test_anonymous_has_a_mailbox_of_the_disposable_domain(endpoints: dict[str, A
         assert session.select()[0] == "OK"
 
 
-def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def token(here: Program) -> Callable[..., str]:
+    """Makes a token as a person does, once."""
+    return cache(lambda who, *options: here("auth", "token", who, *options).out.strip())
+
+
+def logins(endpoints: dict[str, Any], mechanism: str, *pairs: tuple[str, str]) -> dict[tuple[str, str], set[bool]]:
+    """Whether somebody is let in with a password: by each store, for IMAP and for POP3, and by the MTA at its port for submission. All at once, for refusals wait."""
+    ways = [(login, (store,)) for store in ("dovecot", "dovecot-2-3") for login in (imap, pop)] + [(submit, ())]
+
+    def lets_in(pair: tuple[str, str], login: Callable[..., Any], store: tuple[str, ...]) -> bool:
+        try:
+            login(endpoints, *store, mechanism, *pair)
+        except (imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPAuthenticationError) as why:
+            assert "EOF" not in str(why), why
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        found = {pair: [pool.submit(lets_in, pair, *way) for way in ways] for pair in pairs}
+        return {pair: {one.result() for one in answers} for pair, answers in found.items()}
+
+
+@pytest.mark.parametrize("mechanism", TOKENS)
+def test_a_token_is_a_login_of_its_user_alone(endpoints: dict[str, Any], token: Callable[..., str], mechanism: str) -> None:
+    fresh = "o'fresh@inbox.example.test"
+    right = [(ALICE, token(ALICE)), ("Alice@Example.TEST", token(ALICE)), (fresh, token(fresh))]
+    wrong = [(ALICE, token("bob@example.test")), ("other@inbox.example.test", token(fresh)), (ALICE, token(fresh))]
+    assert logins(endpoints, mechanism, *right, *wrong) == {pair: {pair in right} for pair in (*right, *wrong)}
+
+
+@pytest.mark.parametrize("mechanism", TOKENS)
+def test_what_is_no_good_token_is_refused(here: Program, endpoints: dict[str, Any], token: Callable[..., str], mechanism: str) -> None:
+    key = json.loads((here.state / "state.json").read_text(encoding="utf-8"))["token_key"]
+    header, payload, signature = token(ALICE).split(".")
+    said = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    kind = {name: base64.urlsafe_b64encode(json.dumps({"alg": name, "typ": "JWT"}).encode()).rstrip(b"=").decode() for name in ("none", "HS256")}
+    mac = hmac.digest(tokens.public(key).encode(), f"{kind['HS256']}.{payload}".encode(), hashlib.sha256)
+    bad = {
+        "expired": token(ALICE, "--valid", "-60"),
+        "for ever": tokens.signed(key, {name: value for name, value in said.items() if name != "exp"}),
+        "of the future": tokens.signed(key, {**said, "iat": said["iat"] + 600}),
+        "of another issuer": tokens.signed(key, {**said, "iss": "https://example.org"}),
+        "of another stack's key": tokens.signed(tokens.new_key(), said),
+        "signed for something else": f"{header}.{tokens.signed(key, {**said, 'exp': said['exp'] + 600}).split('.')[1]}.{signature}",
+        "not signed": f"{kind['none']}.{payload}.",
+        "signed with the public key": f"{kind['HS256']}.{payload}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}",
+        "garbage": "garbage",
+        "the password": PASSWORD,
+    }
+    nobody = ("nobody@example.test", tokens.signed(key, tokens.claims("example.test", "nobody@example.test", said["iat"], 3600)))
+    good = (ALICE, tokens.signed(key, said))  # what the rest differs from
+    found = logins(endpoints, mechanism, good, nobody, *((ALICE, one) for one in bad.values()))
+    assert {name for name, one in bad.items() if found[ALICE, one] != {False}} == set()
+    assert found[good] == {True} and found[nobody] == {False}
+
+
+def test_who_has_no_mailbox_gets_no_token(here: Program) -> None:
+    made = here("auth", "token", ALICE.upper(), "--json").json
+    assert made["address"] == ALICE and made["token"].count(".") == 2
+    assert "is no user" in here("auth", "token", "nobody@example.test", code=2).err
+    assert "--valid" in here("auth", "token", ALICE, "--valid", "1" * 30, code=2).err
+
+
+def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints: dict[str, Any], token: Callable[..., str]) -> None:
     here("user", "add", "carol@example.test", "--password-stdin", stdin=b"first-of-carol\n")
+    carol = ("carol@example.test", token("carol@example.test"))
+    assert logins(endpoints, "OAUTHBEARER", carol) == {carol: {True}}
     here("user", "passwd", "bob@example.test", "--password-stdin", stdin=b"second-of-bob\n")
     chosen = [("dovecot", "SCRAM-SHA-256"), ("dovecot-2-3", "CRAM-MD5"), ("few", "SCRAM-SHA-256"), ("dovecot", "DIGEST-MD5"), ("courier", "CRAM-SHA256")]
     for store, mechanism in chosen:
@@ -260,6 +335,7 @@ def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints:
             imap(endpoints, store, mechanism, "bob@example.test", endpoints["accounts"][1]["password"])
     submit(endpoints, "SCRAM-SHA-256", "bob@example.test", "second-of-bob")
     here("user", "delete", "carol@example.test")
+    assert logins(endpoints, "OAUTHBEARER", carol) == {carol: {False}}
     with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
         imap(endpoints, "dovecot", "SCRAM-SHA-256", "carol@example.test", "first-of-carol")
 
@@ -275,6 +351,8 @@ def test_where_passwords_are(here: Program) -> None:
     assert plain in here("shell", "courier", "--", "cat", "/etc/stackctl/verifiers").out  # CRAM-*, for the tool that makes their HMAC states
     assert here("shell", "courier", "--", "stat", "-c", "%a %U:%G", "/etc/stackctl/verifiers").out.strip() == "600 root:root"
     assert plain not in (table := here("shell", "courier", "--", "cat", "/run/courier/userdb").out) and "|hmac-sha256pw=" in table
+    for service in ("dovecot", "dovecot-2-3", "mta"):
+        assert here("shell", service, "--", "cat", "/etc/stackctl/tokens/default/ES256/default").out.startswith("-----BEGIN PUBLIC KEY-----")
     disposable = here("endpoints", "--json", "--secrets").json["disposable"]["password"].encode().hex()
     assert f"X'{disposable}'" in here("shell", "courier", "--", "cat", "/etc/stackctl/authsqliterc").out
     for shown in (here("config", "show", "courier", "--all").out, here("render").out):
