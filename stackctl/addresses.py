@@ -84,7 +84,7 @@ class Names:
 
 def names(stack: Stack) -> Names:
     """The names of a stack."""
-    known = frozenset([*mailboxes(stack), *aliases(stack)])
+    known = frozenset([*mailboxes(stack), *aliases(stack), *stack.lists])
     return Names(known, frozenset(system_aliases(stack)), frozenset(stack.strict_domains), frozenset(stack.local_domains))
 
 
@@ -105,7 +105,7 @@ def expansions(stack: Stack) -> dict[str, tuple[str, ...]]:
 
     A system alias is known in each of them, by the address of the MTA's own domain; users and aliases come first.
     """
-    boxes, found, system = set(mailboxes(stack)), aliases(stack), system_aliases(stack)
+    boxes, found, system = {*mailboxes(stack), *stack.lists}, aliases(stack), system_aliases(stack)
     own = stack.local_domains[0]
     for domain in (*stack.strict_domains, stack.disposable):
         names = ["postmaster", "abuse"] if domain == stack.disposable else [*system, "abuse"]  # RFC 2142: both must reach a person

@@ -18,6 +18,8 @@ from stackctl.errors import UsageError
 from stackctl.logformat import Log
 from stackctl.resource import resource as resource
 
+MAILING_LISTS = "mailing-lists"  # what a way of delivery provides by which a store runs the lists of stack.yaml
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

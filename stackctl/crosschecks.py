@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from stackctl import addresses, known, mechanisms
-from stackctl.backends import Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
+from stackctl.backends import MAILING_LISTS, Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
 from stackctl.model import Stack, Store
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import Mapping, line_of, walk
@@ -49,7 +49,8 @@ class Checks:
         self.domains()
         self.users()
         self.aliases()
-        if self.sound("users", "aliases", "system_aliases", "domain_catch_all", "catch_all", "domain", "domains"):
+        self.lists()
+        if self.sound("users", "aliases", "lists", "system_aliases", "domain_catch_all", "catch_all", "domain", "domains"):
             self.targets()
             self.loops()
         self.servers()
@@ -155,6 +156,12 @@ class Checks:
             if not self.stack.aliases.get(alias, ("",)):
                 self.bad(place, f"alias '{alias}' stands for nobody", "name at least one address")
 
+    def lists(self) -> None:
+        """The addresses of mailing lists."""
+        for raw in self.alias_keys("lists"):
+            self.claim("list", raw.lower(), ("lists", raw))
+            self.served("list", raw.lower(), ("lists", raw))
+
     def targets(self) -> None:
         """Whether what aliases and catch-alls name is there."""
         stack = self.stack
@@ -162,6 +169,11 @@ class Checks:
         for raw in self.alias_keys():
             for index, target in enumerate(stack.aliases[raw.lower()]):
                 self.target(f"alias '{raw.lower()}'", target, ("aliases", raw, index))
+        for raw in self.alias_keys("lists"):
+            found = self.stack.lists[raw.lower()]
+            self.target(f"'-owner' of list '{raw.lower()}'", found.owner, ("lists", raw, "owner"))
+            for index, who in enumerate(found.subscribers):
+                self.target(f"list '{raw.lower()}'", who, ("lists", raw, "subscribers", index))
         for raw in self.alias_keys("system_aliases"):
             if not stack.system_aliases.get(raw.lower(), ("",)):
                 self.bad(("system_aliases", raw), f"system alias '{raw.lower()}' stands for nobody", "name at least one target; /dev/null for none")
@@ -267,6 +279,7 @@ class Checks:
                 self.open[name] = store.listeners
 
         self.directory()
+        self.list_manager()
         for slip in mechanisms.slips(stack, self.report.guess) if self.sound("auth") else ():
             self.bad(*slip)
 
@@ -311,6 +324,15 @@ class Checks:
             self.bad((*place, "delivery"), f"{backend.family} takes no mail by '{shown(way)}'{reason}", hint)
         elif self.mta:
             self.bad((*place, "delivery"), f"{self.mta.family} delivers no mail by '{shown(way)}'", hint)
+
+    def list_manager(self) -> None:
+        """Whether a store has one, where there are lists."""
+        if not self.stack.lists or not self.sound("stores"):
+            return
+        wanted = [(backend.family, way) for backend in all_backends().values() for way, found in backend.delivery.items() if MAILING_LISTS in found.provides]
+        if not any((store.backend, store.delivery) in wanted for store in self.stack.stores):
+            hint = " or ".join(f"`{{backend: {family}, delivery: {way}}}`" for family, way in wanted)
+            self.bad(("lists",), "no store of this stack has a list manager", f"{hint} has one")
 
     def listeners(self, names: Sequence[str], backend: Backend, place: Place) -> None:
         """Whether a store has the listeners that are to be open, and the one that is needed."""

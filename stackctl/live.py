@@ -25,7 +25,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
         who = valid(mailbox, who)
         here = change.stack
         if who in addresses.names(here).addresses:
-            raise UsageError(f"{who} is a user or an alias already", "`stackctl user passwd` sets another password")
+            raise UsageError(f"{who} is a user, an alias or a list already", "`stackctl user passwd` sets another password")
         if directory.there_is(known) and who in directory.listed(known):
             raise UsageError(f"{who} is in the directory already", "`stackctl user passwd` sets another password")
         host = who.rpartition("@")[2]
@@ -98,6 +98,8 @@ def alias_set(known: state.State, who: str, targets: Sequence[str]) -> tuple[str
         chosen = tuple(dict.fromkeys(valid(address if virtual else alias_target, target, _HINT) for target in targets))
         if who in addresses.mailboxes(here):
             raise UsageError(f"{who} is a user", "an alias has an address of its own; `stackctl user delete` frees this one")
+        if who in here.lists:
+            raise UsageError(f"{who} is a mailing list", "an alias has an address of its own")
         if virtual:
             _served(here, who)
         names = addresses.names(here)
@@ -204,6 +206,7 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
         }
         fixed = [what for what, target in [("catch_all", here.catch_all_address), *here.domain_catch_all.items()] if target.endswith(inside) and what != name]
         fixed += [name for name, kept in shortened.items() if not kept]
+        fixed += [one for one, found in here.lists.items() if one.endswith(inside) or found.owner.endswith(inside)]
         if fixed:
             raise UsageError(f"{', '.join(fixed)}: leads to an address of {name}", "point it elsewhere first")
         gone = [*users, *aliases]

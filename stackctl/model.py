@@ -402,6 +402,14 @@ class Webmail(Frozen):
     store: Name | None = Field(None, description="The store whose mailboxes it shows, by its name; the first one unless given.")
 
 
+class MailingList(Frozen):
+    """A mailing list, which people join and leave by mail."""
+
+    owner: Address = Field(description="Who gets what is written to the list's `-owner` address.")
+    subscribers: tuple[Address, ...] = Field((), description="Who is on the list when it is made; from then on people join and leave by mail.")
+    post: Literal["subscribers", "all"] = Field("subscribers", description="Who may write to it.")
+
+
 class Stack(Frozen):
     """A whole mail system; every key has a default, so an empty file is the demo stack."""
 
@@ -419,6 +427,9 @@ class Stack(Frozen):
     accounts: Accounts = Field(default_factory=lambda: Accounts(), description="Where the accounts of users are looked up.")
     auth: Auth = Field(default_factory=lambda: Auth(), description="How clients log in.")
     aliases: dict[Address, tuple[Address, ...]] = Field(default_factory=dict, description="Addresses that stand for others: `team@example.test: [alice@example.test]`.")
+    lists: dict[Mailbox, MailingList] = Field(
+        default_factory=dict, description="Mailing lists, in the first store that has a list manager: `team@example.test: {owner: alice@example.test}`."
+    )
     system_aliases: dict[AliasName, tuple[AliasTarget, ...]] = Field(
         default_factory=dict,
         description="Names without a domain, as in /etc/aliases; each stands for names, addresses, commands, files or `:include:file`. "

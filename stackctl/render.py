@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl import addresses
-from stackctl.backends import Backend, Container, Delivery, directory, find, login_host, service_name
+from stackctl.backends import MAILING_LISTS, Backend, Container, Delivery, directory, find, login_host, service_name
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 
@@ -246,6 +246,12 @@ def routes(stack: Stack) -> tuple[Route, ...]:
     return tuple(found)
 
 
+def list_store(stack: Stack) -> Route | None:
+    """The MTA's way to the store that runs the mailing lists, None where there are none."""
+    able = [service.name for service in services(stack) if MAILING_LISTS in service.provides]
+    return next((way for way in routes(stack) if stack.lists and way.store in able), None)
+
+
 def passed_quotas(stack: Stack, service: Service) -> str:
     """What there is to say of a store whose mail comes past the quotas of the stack; "" where they hold, or where there is none."""
     if service.role != "store" or "quota-enforced" in service.provides or not (stack.mailbox_size_limit or any(user.quota for user in stack.users)):
@@ -325,6 +331,9 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "routes": ways,
         "recipients": recipients(stack, ways),
         "senders": senders(stack),
+        "list_store": list_store(stack),
+        # The longer name first: team-lead@ is no address for a command of team@.
+        "lists": sorted(stack.lists, key=len, reverse=True),
         "system_aliases": addresses.system_aliases(stack),
         "host": stack.host,
         "shown": next((way for way in ways if stack.webmail and stack.webmail.store in (None, way.store)), None),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from stackctl.backends import all_backends, choices
-from stackctl.model import NextHop, Stack
+from stackctl.model import MailingList, NextHop, Stack
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import Listing, Mapping, Node, Scalar, walk, worded
 
@@ -35,7 +35,7 @@ def _model_at(place: Place) -> type[BaseModel] | None:
     """The model whose keys are valid at a place."""
     model: type[BaseModel] | None = Stack
     for part in place:
-        if model and isinstance(part, str) and not (part not in _keys(model) and model is NextHop):  # its domain, in a mapping of them
+        if model and isinstance(part, str) and not (part not in _keys(model) and model in (NextHop, MailingList)):  # its name, in a mapping of them
             model = _keys(model).get(part)
     return model
 
@@ -206,6 +206,7 @@ _EXAMPLES: dict[int | str, str] = {
     "stores": "- backend: …",
     "users": "- address: alice@example.test",
     "aliases": "team@example.test: [alice@example.test]",
+    "lists": "team@example.test: {owner: alice@example.test}",
     "system_aliases": "ops: [alice@example.test]",
     "domain_catch_all": "example.org: alice@example.test",
     "filters": "sieve: default.sieve",
