@@ -93,25 +93,11 @@ class Enclosed(Checks):
     def text(self, path: Path, what: str, place: Place) -> str | None:
         """A text file that stack.yaml names; None, with a problem, when there is none."""
         name = f"{what} '{shown(str(path))}'"
-        try:
-            if path.exists() and not path.is_file():
-                raise IsADirectoryError
-            self.files.append(path)
-            with path.open("rb") as file:
-                content = file.read(MAX_OCTETS + 1)
-            if len(content) > MAX_OCTETS or b"\0" in content:
-                self.bad(place, f"{name} is {'larger than 1 MiB' if len(content) > MAX_OCTETS else 'no text: it holds NUL'}", "name a script")
-                return None
-            return content.decode("utf-8")
-        except FileNotFoundError:
-            self.bad(place, f"{name} does not exist", "it is looked for from the folder of stack.yaml")
-        except IsADirectoryError:
-            self.bad(place, f"{name} is not a file", "name a text file")
-        except UnicodeDecodeError:
-            self.bad(place, f"{name} is not UTF-8", "save it in that encoding")
-        except (OSError, ValueError) as why:
-            self.bad(place, f"{name} cannot be read: {getattr(why, 'strerror', None) or why}", "let your own account read it")
-        return None
+        content = self._octets(path, name, place, MAX_OCTETS + 1, "a text file")
+        if content is not None and (len(content) > MAX_OCTETS or b"\0" in content):
+            self.bad(place, f"{name} is {'larger than 1 MiB' if len(content) > MAX_OCTETS else 'no text: it holds NUL'}", "name a script")
+            return None
+        return self._decoded(content, name, place, "save it in that encoding")
 
     def next_hops(self, folder: Path) -> tuple[NextHop | None, dict[str, NextHop]]:
         """The relayhost and the routes, with the passwords and certificates that are in files."""
@@ -159,24 +145,34 @@ class Enclosed(Checks):
     def first_line(self, path: Path, place: Place) -> str | None:
         """The password in a file; None, with a problem that does not quote it, when there is none."""
         name = f"password_file '{shown(str(path))}'"
+        content = self._octets(path, name, place, 4096, "a file whose first line is the password")
+        line = None if content is None else content.split(b"\n")[0].removesuffix(b"\r")
+        password = self._decoded(line, name, place, "write the password alone in its first line")
+        if password is None or (password and not CONTROL.search(password)):
+            return password
+        what = "holds a control character in its first line" if password else "has nothing in its first line"
+        self.bad(place, f"{name} {what}", "write the password alone in its first line")
+        return None
+
+    def _octets(self, path: Path, name: str, place: Place, most: int, wanted: str) -> bytes | None:
+        """The beginning of a file; None, with a problem, where it cannot be read."""
         try:
             if path.exists() and not path.is_file():
                 raise IsADirectoryError  # or a pipe, which could keep us waiting
             self.files.append(path)
             with path.open("rb") as file:
-                line = file.read(4096).split(b"\n")[0].removesuffix(b"\r")
-            password = line.decode("utf-8")
+                return file.read(most)
         except FileNotFoundError:
             self.bad(place, f"{name} does not exist", "it is looked for from the folder of stack.yaml")
         except IsADirectoryError:
-            self.bad(place, f"{name} is not a file", "name a file whose first line is the password")
-        except UnicodeDecodeError:
-            self.bad(place, f"{name} is not UTF-8", "write the password alone in its first line")
-        except OSError as why:
-            self.bad(place, f"{name} cannot be read: {why.strerror}", "let your own account read it")
-        else:
-            if password and not CONTROL.search(password):
-                return password
-            what = "holds a control character in its first line" if password else "has nothing in its first line"
-            self.bad(place, f"{name} {what}", "write the password alone in its first line")
+            self.bad(place, f"{name} is not a file", f"name {wanted}")
+        except (OSError, ValueError) as why:
+            self.bad(place, f"{name} cannot be read: {getattr(why, 'strerror', None) or why}", "let your own account read it")
         return None
+
+    def _decoded(self, content: bytes | None, name: str, place: Place, hint: str) -> str | None:
+        try:
+            return None if content is None else content.decode("utf-8")
+        except UnicodeDecodeError:
+            self.bad(place, f"{name} is not UTF-8", hint)
+            return None

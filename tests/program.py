@@ -52,6 +52,21 @@ class Program:
             (folder / part).mkdir(parents=True, exist_ok=True)
         return cls(folder, name, more)
 
+    @classmethod
+    @contextmanager
+    def started(cls, folder: Path, name: str, file: str) -> Iterator[Program]:
+        """A stack of this stack.yaml that is up, and gone afterwards."""
+        program = cls.below(folder, name, STACKCTL_NAME=name)
+        program.write(file)
+        with program.up():
+            yield program
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        """Where everything of the stack is, with its passwords."""
+        found: dict[str, Any] = self("endpoints", "--json", "--secrets", "--name", self.name).json
+        return found
+
     @property
     def work(self) -> Path:
         return self.folder / "work"

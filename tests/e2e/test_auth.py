@@ -23,9 +23,7 @@ STORES = ["courier", "dovecot", "dovecot-2-3"]
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    program = Program.below(tmp_path_factory.mktemp("auth"), f"{NAME}-auth", STACKCTL_NAME=f"{NAME}-auth")
-    program.write(FILE)
-    with program.up():
+    with Program.started(tmp_path_factory.mktemp("auth"), f"{NAME}-auth", FILE) as program:
         yield program
 
 

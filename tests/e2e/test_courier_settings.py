@@ -49,16 +49,13 @@ MESSAGE = b"Subject: hello\r\n\r\nhello\r\n"
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    program = Program.below(tmp_path_factory.mktemp("courier"), f"{NAME}-courier", STACKCTL_NAME=f"{NAME}-courier")
-    program.write(FILE)
-    with program.up():
+    with Program.started(tmp_path_factory.mktemp("courier"), f"{NAME}-courier", FILE) as program:
         yield program
 
 
 @pytest.fixture(scope="module")
 def endpoints(here: Program) -> dict[str, Any]:
-    found: dict[str, Any] = here("endpoints", "--json", "--secrets").json
-    return found
+    return here.endpoints
 
 
 def tls(endpoints: dict[str, Any]) -> ssl.SSLContext:

@@ -66,16 +66,13 @@ EXTERNAL = pytest.mark.parametrize("store", ["sdbox", "old-sdbox"])
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    program = Program.below(tmp_path_factory.mktemp("dovecot"), f"{NAME}-dovecot", STACKCTL_NAME=f"{NAME}-dovecot")
-    program.write(FILE)
-    with program.up():
+    with Program.started(tmp_path_factory.mktemp("dovecot"), f"{NAME}-dovecot", FILE) as program:
         yield program
 
 
 @pytest.fixture(scope="module")
 def endpoints(here: Program) -> dict[str, Any]:
-    found: dict[str, Any] = here("endpoints", "--json", "--secrets").json
-    return found
+    return here.endpoints
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +81,7 @@ def again(here: Program, kept: dict[str, bytes]) -> dict[str, Any]:
     here("down")
     here.write(AGAIN)
     here("up")
-    found: dict[str, Any] = here("endpoints", "--json", "--secrets").json
-    return found
+    return here.endpoints
 
 
 # --- Formats

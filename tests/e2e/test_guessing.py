@@ -20,6 +20,7 @@ from stackctl.clients.where import Where
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("D4", "D5")]
 
 NAME = f"guess{os.getpid()}"
+FILE = f'name: {NAME}\nstores: [{{backend: dovecot}}, {{name: dovecot-2-3, backend: dovecot, version: "2.3"}}, {{backend: courier}}]\n'
 ALICE = "alice@example.test"
 SLOW = 1.0  # seconds; the least that is asked for is 2, counted in ticks of a second
 SERVICES: list[tuple[str, str, type[Imap | Pop3 | Smtp]]] = [
@@ -30,10 +31,8 @@ SERVICES: list[tuple[str, str, type[Imap | Pop3 | Smtp]]] = [
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    program = Program.below(tmp_path_factory.mktemp("guess"), NAME)
-    program.write(f'name: {NAME}\nstores: [{{backend: dovecot}}, {{name: dovecot-2-3, backend: dovecot, version: "2.3"}}, {{backend: courier}}]\n')
-    with program.up():
-        yield program("endpoints", "--json", "--secrets", "--name", NAME).json
+    with Program.started(tmp_path_factory.mktemp("guess"), NAME, FILE) as program:
+        yield program.endpoints
 
 
 def answered(found: dict[str, Any], service: tuple[str, str, type[Imap | Pop3 | Smtp]], password: str) -> tuple[bool, float]:

@@ -58,9 +58,7 @@ limits: {auth_failure_delay: 0}
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """A stack with a login host."""
-    program = Program.below(tmp_path_factory.mktemp("host"), STACK, STACKCTL_NAME=STACK)
-    program.write(FILE)
-    with program.up():
+    with Program.started(tmp_path_factory.mktemp("host"), STACK, FILE) as program:
         yield program
 
 

@@ -72,15 +72,13 @@ class People:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    program = Program.below(tmp_path_factory.mktemp("lists"), STACK, STACKCTL_NAME=STACK)
-    program.write(FILE)
-    with program.up():
+    with Program.started(tmp_path_factory.mktemp("lists"), STACK, FILE) as program:
         yield program
 
 
 @pytest.fixture
 def people(program: Program) -> People:
-    return People(program("endpoints", "--json", "--secrets").json)
+    return People(program.endpoints)
 
 
 def subscribers(address: str) -> set[str]:

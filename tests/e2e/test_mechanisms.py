@@ -51,16 +51,13 @@ Answer = Callable[[bytes], bytes]
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    program = Program.below(tmp_path_factory.mktemp("mechanisms"), f"{NAME}-mechanisms", STACKCTL_NAME=f"{NAME}-mechanisms")
-    program.write(FILE)
-    with program.up():
+    with Program.started(tmp_path_factory.mktemp("mechanisms"), f"{NAME}-mechanisms", FILE) as program:
         yield program
 
 
 @pytest.fixture(scope="module")
 def endpoints(here: Program) -> dict[str, Any]:
-    found: dict[str, Any] = here("endpoints", "--json", "--secrets").json
-    return found
+    return here.endpoints
 
 
 def client(mechanism: str, user: str, password: str) -> Answer:
