@@ -13,6 +13,7 @@ from typing import Any
 
 from stackctl import command, engine, ports, start, state
 from stackctl.clients.where import open_listeners
+from stackctl.errors import PortTaken
 from stackctl.labels import PEER, config_volume, volume_name
 from stackctl.steps import Report, Up
 
@@ -40,6 +41,8 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
         except BaseException as why:
             start.end(under_way)
             start.abandon(known.name, volumes, why)
+            if isinstance(why, PortTaken):
+                return None
             raise
         state.save(known)
         return done

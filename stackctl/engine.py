@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackctl import command
-from stackctl.errors import EngineError
+from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import LABEL, PEER, SERVICE, config_volume, project_name, volume_name
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stackctl.render import Files
 
 _HELPER = "/config"
+WHOSE_PORT = "`ss -ltnp` shows by whom; `ports: {fixed: …}` in stack.yaml names another, without it a free one is taken"
 _NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up"
 # A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
 _PAST = 3600.0
@@ -307,7 +308,7 @@ def compose(
 def start(stack: str, file: Path, started: Mapping[str, threading.Event], ports: Mapping[str, int]) -> None:
     """Has Compose start what a project's file names and what is not running; `started` tells of each service as soon as it runs.
 
-    Raises EngineError, which names the listener ("dovecot.imaps") in `ports` whose port was taken.
+    Raises EngineError; PortTaken where another program has the port of a listener in `ports` by now.
     """
 
     def heard(line: str) -> None:  # "Container stackctl-demo-mta-1  Started"
@@ -323,8 +324,9 @@ def start(stack: str, file: Path, started: Mapping[str, threading.Event], ports:
 
 def _compose_error(words: str, ports: Mapping[str, int]) -> EngineError:
     if _TAKEN.search(words):
-        named = next((f"{key} ({port})" for key, port in ports.items() if re.search(rf":{port}\b", words)), "a port")
-        return EngineError(f"{named} was taken by another program just now:\n{words}", "run `stackctl up` again: a free port is chosen")
+        listener = next((key for key, port in ports.items() if re.search(rf":{port}\b", words)), "")
+        named = f"{listener} ({ports[listener]})" if listener else "a port"
+        return PortTaken(f"{named} was taken by another program just now:\n{words}", WHOSE_PORT, listener)
     if "no space left" in words:
         return EngineError(f"the engine's disk is full:\n{words}", "`docker system df` shows what takes it, `stackctl prune` removes what stackctl left")
     return EngineError(f"docker compose up failed:\n{words}", "`stackctl doctor` checks the engine")

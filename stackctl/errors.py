@@ -62,6 +62,14 @@ class EngineError(StackctlError):
     exit_code = 3
 
 
+class PortTaken(EngineError):
+    """A port of this machine that a container was to have went to another program; `listener` says whose ("dovecot.imaps"), "" where that is not known."""
+
+    def __init__(self, message: str, hint: str, listener: str) -> None:
+        super().__init__(message, hint)
+        self.listener = listener
+
+
 class TimedOut(StackctlError):
     """A deadline passed; the message ends in the last thing that was seen."""
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from stackctl import addresses, ca, certificate, compose, directory, engine, images, load, peers, ports, render, standing, start, state, tokens
-from stackctl.errors import EngineError
+from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
 from stackctl.model import Quota, Stack, User
 from stackctl.render import File, Files, Secrets, Service
 from stackctl.steps import Report, Step, Up
+
+PORT_TRIES = 3  # free ports are chosen this often, where others take them before the engine does
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,7 @@ def _up(
         plan = _plan(stack, known)
     with done.step("images"):
         tags = images.build([service.backend for service in plan.services], stack.debian, lambda progress: done.report(str(progress)), here=built.result)
-    told = {part["backend"]: part["version"] for part in state.parts(known.endpoints).values()} if known.images == tags else {}
-    versions = {tags[name]: version for name, version in told.items()} or images.versions(dict.fromkeys(tags.values()))
+    versions = (_versions(known, tags) if known.images == tags else {}) or images.versions(dict.fromkeys(tags.values()))
     known.images = tags
     found = looked.result()
     existing = {one.service: one for one in found.containers}
@@ -231,16 +232,17 @@ def _ports(plan: Plan, known: state.State, existing: set[str]) -> dict[str, int]
             else:
                 found[key] = ports.free(address, {*found.values(), *fixed.values()})
     if taken:
-        raise EngineError("\n".join(taken), "`ss -ltnp` shows by whom; `ports: {fixed: …}` in stack.yaml names another, without it a free one is taken")
+        raise EngineError("\n".join(taken), engine.WHOSE_PORT)
     return found
 
 
 def _containers(plan: Plan, tags: Mapping[str, str], existing: Mapping[str, engine.Container], started: Mapping[str, threading.Event], done: Up) -> None:
-    """Has Compose start what is not running; `started` tells of each service as soon as it runs."""
+    """Has Compose start what is not running; `started` tells of each service as soon as it runs.
+
+    A port that was free when it was chosen may be another program's when the engine asks for it; then another is taken.
+    """
     stack, known = plan.stack, done.state
-    project = compose.project(stack, plan.services, tags, plan.files, known.ports)
-    text = compose.text(project)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    text, digest = _project(plan, tags, known)
     if paused := [one for one in existing.values() if one.state == "paused"]:
         engine.each("unpause", paused)
     standing_already = (
@@ -249,12 +251,27 @@ def _containers(plan: Plan, tags: Mapping[str, str], existing: Mapping[str, engi
         and all(one.state in ("running", "paused") for one in existing.values())
     )
     if not standing_already:
-        state.write(start.project(stack.name), text.encode())
-        start.containers(done, started)
+        for tries_left in reversed(range(PORT_TRIES)):
+            state.write(start.project(stack.name), text.encode())
+            try:
+                start.containers(done, started)
+                break
+            except PortTaken as why:
+                if not tries_left or not why.listener or why.listener in stack.ports.fixed:
+                    raise
+            known.ports = _ports(plan, known, {one.service for one in engine.containers(stack.name) if one.state == "running"})
+            known.endpoints = _endpoints(plan, known, tags, _versions(known, tags))
+            text, digest = _project(plan, tags, known)
         known.compose_digest = digest
     else:
         for event in started.values():
             event.set()
+
+
+def _project(plan: Plan, tags: Mapping[str, str], known: state.State) -> tuple[str, str]:
+    """The Compose project of a stack, and its digest."""
+    text = compose.text(compose.project(plan.stack, plan.services, tags, plan.files, known.ports))
+    return text, hashlib.sha256(text.encode()).hexdigest()
 
 
 def _renew(plan: Plan, before: Mapping[str, Mapping[str, str]], existing: Mapping[str, engine.Container], done: Up) -> None:
@@ -318,6 +335,11 @@ def _apply(service: Service, known: state.State, before: Mapping[str, Mapping[st
             known.fingerprint = ""  # it does not stand as any file says
             state.save(known)
             raise EngineError(f"{service.name}: the verb {verb} failed ({status}): {output.strip()}", f"`stackctl logs {service.name}` shows more")
+
+
+def _versions(known: state.State, tags: Mapping[str, str]) -> dict[str, str]:
+    """The versions of the servers in the images of a stack that has endpoints, by tag."""
+    return {tags[part["backend"]]: part["version"] for part in state.parts(known.endpoints).values()}
 
 
 def _endpoints(plan: Plan, known: state.State, tags: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, Any]:

@@ -120,6 +120,51 @@ def test_a_port_that_another_took_while_the_stack_was_down_is_replaced(here: Pro
         here("send", "--to", ALICE, "--body", "", "--via", "smtp")
 
 
+def race(here: Program, port: int, patch: str) -> str:
+    """A PYTHONPATH with which the program thinks for a moment that a port is free that another has: it was, when it looked."""
+    (here.folder / "race").mkdir()
+    (here.folder / "race" / "sitecustomize.py").write_text(f"from stackctl import ports\nport, free, is_free = {port}, ports.free, ports.is_free\n{patch}\n")
+    return f"{here.folder / 'race'}:{here.env['PYTHONPATH']}"
+
+
+def test_a_free_port_that_another_takes_first_is_replaced(here: Program) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        given = "offered = [port]\nports.free = lambda address, avoid: offered.pop() if offered else free(address, avoid)"
+        here("up", PYTHONPATH=race(here, port, given))
+        assert endpoints(here)["mta"]["smtp"] != ["127.0.0.1", port]
+        here("send", "--to", ALICE, "--body", "", "--via", "smtp")
+        here("up")  # and so it stays
+        assert json.loads((here.state / "state.json").read_text())["ports"]["mta.smtp"] == endpoints(here)["mta"]["smtp"][1]
+
+
+def test_a_fixed_port_that_another_takes_first_is_named(here: Program) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        here.write(f"name: {NAME}\n{SMALL}ports: {{fixed: {{dovecot.imaps: {port}}}}}\n")
+        ran = here("up", code=3, PYTHONPATH=race(here, port, "ports.is_free = lambda address, asked: asked == port or is_free(address, asked)"))
+        assert f"dovecot.imaps ({port}) was taken by another program" in ran.err
+        nothing_is_half_made(here)
+
+
+def test_a_port_that_another_takes_first_is_replaced_when_the_stack_comes_back(here: Program) -> None:
+    here("up")
+    before = endpoints(here)["mta"]["smtp"]
+    here("down")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(tuple(before))
+        taken.listen()
+        looked = "looked = []\nports.is_free = lambda address, asked: asked == port and not looked.append(1) and len(looked) < 2 or is_free(address, asked)"
+        here("up", PYTHONPATH=race(here, before[1], looked))
+        assert endpoints(here)["mta"]["smtp"] != before
+        here("send", "--to", ALICE, "--body", "", "--via", "smtp")
+
+
 def test_an_image_that_cannot_be_built_ends_the_start(here: Program) -> None:
     images = set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
     here.write(f"name: {NAME}\n{SMALL}debian: {{mirror: 'http://127.0.0.1:9/'}}\n")

@@ -187,15 +187,24 @@ def test_what_is_not_understood_is_code_2_with_a_hint(arguments: list[str], ask:
 def test_new_lines_are_followed_until_an_interrupt(demo: Demo, cli: Cli) -> None:
     who = tag("followed")
     lines: list[dict[str, Any]] = []
-    argv = [sys.executable, "-m", "stackctl", "logs", "-f", "--json", "--tail", "0", "--grep", who]
+
+    def send(to: str) -> None:
+        assert cli("send", "--to", f"{to}@inbox.example.test", "--subject", "x", "--body", "x").returncode == 0
+
+    def delivered_to(address: str) -> bool:
+        return any("status=sent" in line["text"] and f"<{address}@" in line["text"] for line in lines)
+
+    send(f"{who}.before")
+    argv = [sys.executable, "-m", "stackctl", "logs", "-f", "--json", "--grep", who]
     environment = {**os.environ, **demo.environment, "STACKCTL_NAME": demo.name}
     following = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=demo.path.parent, env=environment, start_new_session=True)
     try:
         assert following.stdout
         reader = threading.Thread(target=lambda: lines.extend(json.loads(row) for row in following.stdout or ()), daemon=True)
         reader.start()
-        assert cli("send", "--to", f"{who}@inbox.example.test", "--subject", "x", "--body", "x").returncode == 0
-        until(lambda: any("status=sent" in line["text"] for line in lines), WITHIN)
+        until(lambda: delivered_to(f"{who}.before"), WITHIN)  # now it follows
+        send(f"{who}.after")
+        until(lambda: delivered_to(f"{who}.after"), WITHIN)
         os.killpg(following.pid, signal.SIGINT)
         assert following.wait(WITHIN) == 130
         reader.join(WITHIN)
