@@ -15,7 +15,7 @@ from typing import Any
 from bench import bare
 from bench.figures import Figure, interleaved, median, p95
 from bench.stacks import Bench, since
-from stackctl import backends, engine
+from stackctl import backends, engine, inventory
 from stackctl.errors import CheckFailed, TimedOut
 
 WHO = "alice@example.test"
@@ -139,7 +139,7 @@ class Side:
 
     def processor(self) -> float:
         """The processor time that both containers have used so far, in seconds."""
-        used: float = sum(engine.client().api.stats(one, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] for one in (self.mta, self.store))
+        used: float = sum(inventory.client().api.stats(one, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] for one in (self.mta, self.store))
         return used / 1e9
 
 

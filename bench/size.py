@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.figures import Figure, median
 from bench.stacks import Bench
-from stackctl import engine, images
+from stackctl import images, inventory
 from stackctl.backends import all_backends
 from stackctl.model import Debian
 
@@ -33,7 +33,7 @@ def memory(bench: Bench, runs: int) -> Iterator[Figure]:
 
 
 def _working_set(container: str) -> int:
-    stats = engine.client().api.stats(container, stream=False, one_shot=True)["memory_stats"]
+    stats = inventory.client().api.stats(container, stream=False, one_shot=True)["memory_stats"]
     counted = stats["stats"]
     # cgroup v1 counts the container's whole tree under total_…, v2 has only one name
     inactive: int = counted.get("total_inactive_file", counted.get("inactive_file", 0))
@@ -43,7 +43,7 @@ def _working_set(container: str) -> int:
 
 def disk(bench: Bench, runs: int) -> Iterator[Figure]:
     """What each image adds to the base that images of its release share."""
-    api: Any = engine.client().api
+    api: Any = inventory.client().api
     found = all_backends().values()
     tags = images.build(found, Debian())
     for backend in found:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.figures import Figure, interleaved, median
 from bench.mail import Reader
 from bench.stacks import Bench, since
-from stackctl import command, compose, engine, images, render
+from stackctl import command, compose, engine, images, inventory, render
 from stackctl.labels import LABEL
 from stackctl.model import Stack
 
@@ -85,7 +85,7 @@ def _pause(bench: Bench, name: str, found: dict[str, Any], runs: int) -> Iterato
     answers, commands = [], []
     for _ in range(runs):
         bench.stackctl("pause", "--name", name)
-        paused = [one for one in engine.containers(name) if one.state == "paused"]
+        paused = [one for one in inventory.containers(name) if one.state == "paused"]
         start = time.perf_counter()
         engine.each("unpause", paused)
         for reader in readers:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from stackctl import command, engine, ports, start, state
+from stackctl import inventory, ports, start, state
 from stackctl.clients.where import open_listeners
 from stackctl.errors import PortTaken
 from stackctl.labels import PEER, config_volume, volume_name
@@ -27,13 +28,10 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
         return None
     volumes = [volume_name(known.name, config_volume(service)) for service in known.pushed]
     with state.lock(known.name), ThreadPoolExecutor(3) as pool:
-        # One question for all that must be there: each program that is started costs 30 ms of a processor.
-        there = pool.submit(command.run, ["docker", "inspect", "--format", "there", *volumes, *known.images.values()], check=False)
-        wanted = pool.submit(engine.wanted_by, known.name)
-        under_way: list[Future[Any]] = [there, wanted]
+        under_way: list[Future[Any]] = []
         done = Up(known, report)
         try:
-            if not _is_as_it_was(known) or wanted.result() or there.result().status != 0:
+            if not _is_as_it_was(known, volumes):
                 return None
             started = {service: threading.Event() for service in known.pushed}
             under_way.append(starting := pool.submit(start.containers, done, started))
@@ -48,13 +46,16 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
         return done
 
 
-def _is_as_it_was(known: state.State) -> bool:
-    """Whether no other command changed the stack while this one waited for its turn, its project meets no other stack, and its ports are free."""
+def _is_as_it_was(known: state.State, volumes: Sequence[str]) -> bool:
+    """Whether no other command changed the stack while this one waited for its turn, its project meets no other stack, all is there and its ports are free."""
     file = start.project(known.name)
     project = file.read_bytes() if file.is_file() else b""
     return (
         state.load(known.name) == known
         and hashlib.sha256(project).hexdigest() == known.compose_digest
         and PEER.encode() not in project
+        and not inventory.wanted_by(known.name)
+        and set(volumes) <= set(inventory.volumes(known.name))
+        and set(known.images.values()) <= set(inventory.images())
         and all(ports.is_free(*place) for part in state.parts(known.endpoints).values() for place in open_listeners(part).values())
     )

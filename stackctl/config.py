@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stackctl import engine, load, preview, stack, standing, state
+from stackctl import engine, inventory, load, preview, stack, standing, state
 from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, UsageError
 from stackctl.labels import VERBS
@@ -115,7 +115,7 @@ def differences(service: str | None, path: Path | None = None, name: str | None 
 def _source(path: Path | None, name: str | None, report: Report) -> _Source:
     where, _ = standing.source(path)
     known = state.load(name or standing.known_by(where) or load.load(path).stack.name)
-    running = {one.service: one.id for one in engine.containers(known.name) if one.running} if known.containers else {}
+    running = {one.service: one.id for one in inventory.containers(known.name) if one.running} if known.containers else {}
     if known.containers and set(running) >= set(known.containers):
         return _Source(known, running, None, {})
     plan, images = preview.trial(path or (Path(known.source) if known.source else None), name, report)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stackctl import apt, backends, command
+from stackctl import apt, backends, command, inventory
 from stackctl.errors import EngineError, StackctlError, TimedOut
 
 _PYTHON = (3, 11)
@@ -323,7 +323,7 @@ def _engine(machine: Machine, env: Mapping[str, str]) -> tuple[Finding, Mapping[
     if "permission denied" in detail.lower():
         fix = Fix(f"only members of the group docker may use the engine: `sudo usermod -aG docker {machine.user}`, then log out and in again (or `newgrp docker`)")
     elif not _local(env):
-        where = env.get("DOCKER_HOST") or f"docker context {_context(env)}"
+        where = env.get("DOCKER_HOST") or f"docker context {inventory.context(env)}"
         fix = Fix(f"the engine is elsewhere ({where}): start it there, or use this machine's: `unset DOCKER_HOST`, `docker context use default`")
     elif machine.platform != "linux":
         fix = Fix(_advice(machine, "the engine"))
@@ -389,18 +389,7 @@ def _image_root(env: Mapping[str, str]) -> Path | None:
 
 def _local(env: Mapping[str, str]) -> bool:
     """Whether the engine in use is the one that this machine itself would start."""
-    return env.get("DOCKER_HOST", "") in ("", "unix:///var/run/docker.sock", "unix:///run/docker.sock") and _context(env) in ("", "default")
-
-
-def _context(env: Mapping[str, str]) -> str:
-    """The client's context: which engine it speaks to, when $DOCKER_HOST does not say; "" where it is not set."""
-    if env.get("DOCKER_CONTEXT"):
-        return env["DOCKER_CONTEXT"]
-    path = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME", "/")) / ".docker") / "config.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("currentContext", ""))
-    except (OSError, ValueError):
-        return ""
+    return env.get("DOCKER_HOST", "") in ("", "unix:///var/run/docker.sock", "unix:///run/docker.sock") and inventory.context(env) in ("", "default")
 
 
 def _dockerd() -> str | None:

@@ -15,23 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stackctl import command
+from stackctl import command, inventory
 from stackctl.errors import EngineError, PortTaken
-from stackctl.labels import LABEL, PEER, SERVICE, config_volume, project_name, volume_name
+from stackctl.inventory import Container, Refused, client, translated
+from stackctl.labels import LABEL, PEER, config_volume, project_name, volume_name
 
 if TYPE_CHECKING:
-    import docker
 
     from stackctl.render import Files
 
 _HELPER = "/config"
 WHOSE_PORT = "`ss -ltnp` shows by whom; `ports: {fixed: …}` in stack.yaml names another, without it a free one is taken"
-_NO_ENGINE = "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up"
 # A table that is younger than 2 s makes Postfix read it again and again; an old one does not.
 _PAST = 3600.0
 _TRIES = 5  # of a pause
@@ -39,61 +37,6 @@ _SETTLED = 5.0  # seconds in which the engine ends what it was asked for
 _PLUGINS = ("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins")
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True)
-class Container:
-    """A container of a stack. `state` is the engine's word: running, paused, exited, created, dead."""
-
-    id: str
-    service: str
-    state: str
-    status: str
-    image: str
-    labels: Mapping[str, str]
-
-    @property
-    def running(self) -> bool:
-        """Whether its server can answer."""
-        return self.state == "running"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the engine has of a stack, as `containers` and `existing_volumes` tell it."""
-
-    containers: tuple[Container, ...]
-    volumes: tuple[str, ...]
-
-
-@cache
-def client() -> docker.DockerClient:
-    """The connection to the engine that $DOCKER_HOST or the current context names. Raises EngineError when none answers."""
-    import docker
-
-    with _translated():
-        found = docker.from_env(timeout=120)
-        found.ping()
-        return found
-
-
-class _Refused(EngineError):
-    """The engine answers, and does not do what it was asked for."""
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Engine faults as EngineError."""
-    import docker.errors
-    import requests
-
-    try:
-        yield
-    except docker.errors.APIError as why:
-        hint = "free some space on the engine's disk: `docker system df` shows what takes it" if "no space left" in str(why) else ""
-        raise _Refused(f"the engine refused: {why.explanation or why}", hint) from why
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as why:
-        raise EngineError(f"no container engine answers: {why}", _NO_ENGINE) from why
 
 
 @contextlib.contextmanager
@@ -115,55 +58,9 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def containers(stack: str | None = None) -> tuple[Container, ...]:
-    """The containers of a stack, or of every stack; stopped ones too, helpers not."""
-    with _translated():
-        rows = client().api.containers(all=True, filters={"label": [f"{LABEL}={stack}" if stack else LABEL]})
-    return tuple(
-        Container(row["Id"], row["Labels"][SERVICE], row["State"], row["Status"], row["Image"], row["Labels"])
-        for row in rows
-        if SERVICE in row["Labels"]
-    )
-
-
-def look(stack: str) -> Found:
-    """What there is of a stack. Raises EngineError when no engine answers.
-
-    It asks the engine's own program: that takes 30 ms on another processor, while the client library takes 100 ms of this process to load.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        volumes = pool.submit(_listed, "volume", "ls", "--format", "{{.Name}}", *_of(stack))
-        return Found(here(stack), tuple(volumes.result()))
-
-
-def here(stack: str) -> tuple[Container, ...]:
-    """The containers of a stack, as `look` finds them."""
-    columns = ["{{.ID}}", f'{{{{.Label "{SERVICE}"}}}}', "{{.State}}", "{{.Status}}", "{{.Image}}"]
-    rows = [line.split("\t") for line in _listed("ps", "--all", "--no-trunc", "--format", "\t".join(columns), *_of(stack))]
-    return tuple(Container(id_, service, now, status, image, {LABEL: stack, SERVICE: service}) for id_, service, now, status, image in rows if service)
-
-
-def _of(stack: str) -> tuple[str, ...]:
-    return "--filter", f"label={LABEL}={stack}"
-
-
-def _listed(*arguments: str) -> list[str]:
-    done = command.run(["docker", *arguments], check=False)
-    if done.status != 0:
-        raise EngineError(f"no container engine answers: {done.last_words}", _NO_ENGINE)
-    return done.text.splitlines()
-
-
-def inspect(container: str) -> dict[str, Any]:
-    """What the engine knows of a container. Raises EngineError when it is gone."""
-    with _translated():
-        found: dict[str, Any] = client().api.inspect_container(container)
-        return found
-
-
 def make_volumes(stack: str, volumes: Sequence[str]) -> None:
     """Makes volumes by their names in the project, with the labels by which Compose takes them for its own."""
-    with _undisturbed(), _translated():
+    with _undisturbed(), translated():
         for volume in volumes:
             labels = {LABEL: stack, "com.docker.compose.project": project_name(stack), "com.docker.compose.volume": volume}
             client().api.create_volume(volume_name(stack, volume), labels=labels)
@@ -177,18 +74,11 @@ def make_network(stack: str, network: str, labels: Mapping[str, str], options: M
     command.run(["docker", "network", "create", *words, volume_name(stack, network)], check=False)  # what is wrong, Compose will say
 
 
-def existing_volumes(stack: str | None = None) -> tuple[str, ...]:
-    """The names of the volumes of a stack, or of every stack."""
-    with _translated():
-        found = client().api.volumes(filters={"label": [f"{LABEL}={stack}" if stack else LABEL]})
-    return tuple(volume["Name"] for volume in found["Volumes"] or ())
-
-
 def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
     """Puts a container of the stack `peer` into the network that `stack` made for the two, where it goes by `aliases`; nothing where it does so already."""
     import docker.errors
 
-    with _undisturbed(), _translated():
+    with _undisturbed(), translated():
         for row in client().api.networks(filters={"label": [f"{LABEL}={stack}", f"{PEER}={peer}"]}):
             with contextlib.suppress(docker.errors.NotFound):  # it went down in the meantime
                 here = client().api.inspect_container(container)["NetworkSettings"]["Networks"].get(row["Name"])
@@ -199,14 +89,9 @@ def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
                     client().api.connect_container_to_network(container, row["Id"], aliases=list(aliases))
 
 
-def wanted_by(peer: str) -> tuple[str, ...]:
-    """The stacks that made a network to reach this one."""
-    return tuple(_listed("network", "ls", "--filter", f"label={PEER}={peer}", "--format", f'{{{{.Label "{LABEL}"}}}}'))
-
-
 def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
     """Puts files into the configuration volumes of services: one archive through one container that never starts."""
-    with _undisturbed(), _translated():
+    with _undisturbed(), translated():
         binds = [f"{volume_name(stack, config_volume(service))}:{_HELPER}/{service}" for service in files]
         api = client().api
         made = api.create_container(image, entrypoint="true", labels={LABEL: stack}, network_disabled=True, host_config=api.create_host_config(binds=binds))
@@ -239,7 +124,7 @@ def _archive(files: Mapping[str, Files]) -> bytes:
 
 def execute(container: str, argv: Sequence[str], user: str = "") -> tuple[int, str]:
     """Runs a program in a running container; (exit status, both outputs as text)."""
-    with _translated():
+    with translated():
         api = client().api
         made = api.exec_create(container, list(argv), user=user)
         output = api.exec_start(made["Id"])
@@ -248,7 +133,7 @@ def execute(container: str, argv: Sequence[str], user: str = "") -> tuple[int, s
 
 def try_out(image: str, files: Files, argv: Sequence[str], stack: str) -> tuple[int, str]:
     """Runs a program once in a new container that holds these files and no network; (exit status, output). It is removed again."""
-    with _translated():
+    with translated():
         api = client().api
         made = api.create_container(
             image, entrypoint=list(argv), labels={LABEL: stack}, network_disabled=True, user="0", host_config=api.create_host_config(cap_drop=["NET_RAW"])
@@ -264,14 +149,14 @@ def try_out(image: str, files: Files, argv: Sequence[str], stack: str) -> tuple[
 
 def logs(container: str, tail: int | None = None) -> str:
     """What a container logged so far."""
-    with _translated():
+    with translated():
         text: str = client().api.logs(container, tail="all" if tail is None else tail).decode("utf-8", "replace")
         return text
 
 
 def last_words(container: str) -> str | None:
     """Why a container will not answer any more, or None while it runs."""
-    state = inspect(container)["State"]
+    state = inventory.inspect(container)["State"]
     if state["Running"]:
         return None
     lines = [line for line in logs(container, 20).splitlines() if line.strip()]
@@ -280,7 +165,7 @@ def last_words(container: str) -> str | None:
 
 def each(action: str, chosen: Sequence[Container]) -> None:
     """Does pause, unpause, start, stop, kill or restart to containers, all at once."""
-    with _translated(), ThreadPoolExecutor(max(1, len(chosen))) as pool:
+    with translated(), ThreadPoolExecutor(max(1, len(chosen))) as pool:
         list(pool.map(lambda one: _do(action, one.id), chosen))
 
 
@@ -354,14 +239,14 @@ def remove(stack: str, volumes: bool) -> tuple[str, ...]:
             try:
                 _remove(stack, volumes, removed)
                 return tuple(dict.fromkeys(removed))
-            except _Refused:
+            except Refused:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
 
 
 def _remove(stack: str, volumes: bool, removed: list[str]) -> None:
-    with _translated(), ThreadPoolExecutor(8) as pool:
+    with translated(), ThreadPoolExecutor(8) as pool:
         api = client().api
         rows = api.containers(all=True, filters={"label": f"{LABEL}={stack}"})
         list(pool.map(lambda row: api.remove_container(row["Id"], force=True), rows))
@@ -372,28 +257,14 @@ def _remove(stack: str, volumes: bool, removed: list[str]) -> None:
                     api.disconnect_container_from_network(other, row["Id"], force=True)
             api.remove_network(row["Id"])
             removed.append(f"network {row['Name']}")
-        found = existing_volumes(stack) if volumes else ()
+        found = inventory.volumes(stack) if volumes else ()
         list(pool.map(api.remove_volume, found))
         removed += [f"volume {volume}" for volume in found]
 
 
-def labelled() -> dict[str, list[str]]:
-    """Every stack that has something in the engine, with what it has."""
-    found: dict[str, list[str]] = {}
-    with _translated():
-        api = client().api
-        for row in api.containers(all=True, filters={"label": LABEL}):
-            found.setdefault(row["Labels"][LABEL], []).append(f"container {row['Names'][0].lstrip('/')}")
-        for row in api.networks(filters={"label": LABEL}):
-            found.setdefault(row["Labels"][LABEL], []).append(f"network {row['Name']}")
-        for volume in api.volumes(filters={"label": LABEL})["Volumes"] or ():
-            found.setdefault(volume["Labels"][LABEL], []).append(f"volume {volume['Name']}")
-    return found
-
-
 def fetch(container: str, folder: str) -> dict[str, bytes]:
     """The files in a folder of a container, by their path below it."""
-    with _translated():
+    with translated():
         chunks, _ = client().api.get_archive(container, folder)
         data = b"".join(chunks)
     found = {}

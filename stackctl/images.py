@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackctl import apt, command
+from stackctl import apt, command, inventory
 from stackctl.backends import Backend
 from stackctl.errors import EngineError, StackctlError
+from stackctl.labels import IMAGE
 from stackctl.model import Debian
 
-LABEL = "org.stackctl.image"
 _BACKEND = "org.stackctl.backend"
 _BASE = "org.stackctl.base"
 _VERSION = "org.stackctl.version"
@@ -88,10 +88,7 @@ def tag(backend: Backend, debian: Debian) -> str:
 
 def present() -> set[str]:
     """The tags of every image that stackctl has built. Raises EngineError when no engine answers."""
-    done = command.run(["docker", "image", "ls", "--filter", f"label={LABEL}", "--format", "{{.Repository}}:{{.Tag}}"], check=False)
-    if done.status != 0:
-        raise EngineError(f"no container engine answers:\n{done.last_words}", "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up")
-    return set(done.text.splitlines())
+    return set(inventory.images())
 
 
 def missing(backends: Iterable[Backend], debian: Debian) -> tuple[Backend, ...]:
@@ -107,9 +104,11 @@ def version_of(image: str) -> str:
 
 def versions(tags: Iterable[str]) -> dict[str, str]:
     """The upstream version of the server in each of these images, as `version_of` tells it, asked for all at once."""
+    here = inventory.images()
     wanted = list(tags)
-    done = command.run(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", *wanted])
-    return {tag: (json.loads(line) or {}).get(_VERSION, "") for tag, line in zip(wanted, done.text.splitlines(), strict=True)}
+    if gone := [tag for tag in wanted if tag not in here]:
+        raise EngineError(f"there is no image {', '.join(gone)}", "`stackctl build` makes what is missing")
+    return {tag: here[tag].get(_VERSION, "") for tag in wanted}
 
 
 def build(
@@ -280,7 +279,7 @@ class _Build:
             self._goes_on()
             if shown.status != 0 or not shown.text.strip():
                 raise EngineError(f"{_VERSION_FILE} does not hold the server's version:\n{shown.last_words}")
-            labels = {LABEL: "1", _BACKEND: self.backend.name, _BASE: f"{base.reference} {base.way}", _VERSION: shown.text.strip()}
+            labels = {IMAGE: "1", _BACKEND: self.backend.name, _BASE: f"{base.reference} {base.way}", _VERSION: shown.text.strip()}
             recipe = f"FROM {passing}\n" + "".join(f"LABEL {name}={json.dumps(value)}\n" for name, value in labels.items())
             command.run(["docker", "build", "-t", self.image, "-"], stdin=recipe.encode(), env=_BUILDKIT)
         finally:

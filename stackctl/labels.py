@@ -2,6 +2,7 @@
 
 LABEL = "org.stackctl.stack"
 SERVICE = "org.stackctl.service"
+IMAGE = "org.stackctl.image"  # of an image: stackctl has built it
 PEER = "org.stackctl.peer"  # of a network: the other stack that it is meant for
 NETWORK = "mail"  # by its name in the project
 VERBS = "/usr/local/lib/stackctl/verbs"  # the folder of every image with what can be asked of its server

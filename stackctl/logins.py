@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackctl import command, engine, running, state
+from stackctl import command, inventory, running, state
 from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, UsageError
 from stackctl.labels import VERBS
@@ -37,7 +37,7 @@ def test(known: state.State, who: str, password: str, service: str = "imap", sto
     if service == "smtp" and store is not None:
         raise UsageError("logins for submission are checked by the MTA, and by no store", "leave --store out")
     servers = ["mta"] if service == "smtp" else running.stores(known, store)
-    state_of = {one.service: one.state for one in engine.here(known.name)}
+    state_of = {one.service: one.state for one in inventory.containers(known.name)}
     return tuple(_ask(known, server, state_of.get(server, "gone"), service, who, password) for server in servers)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stackctl import backends, engine, state
+from stackctl import backends, engine, inventory, state
 from stackctl.clients.where import Where, open_listeners
 from stackctl.errors import CheckFailed, EngineError, TimedOut, UsageError
 from stackctl.labels import VERBS
@@ -43,15 +43,15 @@ class Status:
     queue: Mapping[str, int]
 
 
-def container(known: state.State) -> engine.Container:
+def container(known: state.State) -> inventory.Container:
     """The MTA's container, whatever state it is in. Raises CheckFailed when it is gone."""
-    for one in engine.containers(known.name):
+    for one in inventory.containers(known.name):
         if one.service == MTA:
             return one
     raise CheckFailed(f"the container of the MTA of {known.name} is gone", "`stackctl up` makes it anew; the queue is kept in its volume")
 
 
-def running(known: state.State) -> engine.Container:
+def running(known: state.State) -> inventory.Container:
     """The MTA's container if it runs. Raises CheckFailed when it does not."""
     one = container(known)
     if one.state == "paused":
@@ -83,7 +83,7 @@ def done(known: state.State, name: str, *arguments: str) -> str:
 def status(known: state.State) -> Status:
     """Whether the MTA runs, since when, and what of it; no processes and queues where it does not."""
     one = container(known)
-    about = engine.inspect(one.id)["State"]
+    about = inventory.inspect(one.id)["State"]
     since = about["StartedAt" if about["Running"] else "FinishedAt"][:19] + "Z"
     told = json.loads(done(known, "status")) if one.running else {"processes": {}, "queue": {}}
     return Status(one.running, one.state, since, dict(sorted(told["processes"].items())), told["queue"])
@@ -121,7 +121,7 @@ def stop(known: state.State, within: int = STOP_WITHIN) -> None:
     with state.lock(known.name):
         one = running(known)
         code, output = verb(known, "stop", str(within))
-        if code not in _ENDED and engine.inspect(one.id)["State"]["Running"]:
+        if code not in _ENDED and inventory.inspect(one.id)["State"]["Running"]:
             raise TimedOut(
                 f"the MTA of {known.name} runs on: after {within} s it was still at work ({output.strip()})",
                 "`stackctl queue list` shows the mail, --timeout gives it longer; `stackctl mta abort` ends it at once, and loses no accepted message either",
@@ -139,8 +139,8 @@ def abort(known: state.State) -> None:
         _ended(one)
 
 
-def _ended(one: engine.Container) -> None:
-    _until(lambda: not engine.inspect(one.id)["State"]["Running"], _ENDS_WITHIN, "the container of the MTA still runs")
+def _ended(one: inventory.Container) -> None:
+    _until(lambda: not inventory.inspect(one.id)["State"]["Running"], _ENDS_WITHIN, "the container of the MTA still runs")
 
 
 def _until(true: Callable[[], bool], within: float, otherwise: str) -> None:

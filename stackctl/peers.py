@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from stackctl import engine, load, state
+from stackctl import engine, inventory, load, state
 from stackctl.errors import StackctlError, UsageError
 from stackctl.model import NextHop, Stack
 
@@ -65,12 +65,12 @@ def meet(stack: Stack, own: str, name: str) -> tuple[str, ...]:
     """
     missing = []
     for peer in stack.peers:
-        there = {one.service: one.id for one in engine.containers(peer) if one.running}
+        there = {one.service: one.id for one in inventory.containers(peer) if one.running}
         if "mta" in there:
             engine.join(stack.name, peer, there["mta"], sorted({str(hop.host) for hop in stack.next_hops if hop.stack == peer}))
         else:
             missing.append(peer)
-    for other in engine.wanted_by(stack.name):
+    for other in inventory.wanted_by(stack.name):
         engine.join(other, stack.name, own, _called(other, stack.name) or [name])
     return tuple(missing)
 

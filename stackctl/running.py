@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import engine, standing, state
+from stackctl import engine, inventory, standing, state
 from stackctl.clients.where import open_listeners
 from stackctl.errors import UsageError
 
@@ -118,7 +118,7 @@ def token(known: state.State, who: str, seconds: int) -> dict[str, str]:
 
 def status(known: state.State) -> tuple[ServiceStatus, ...]:
     """Every service of a stack, the MTA first."""
-    now = {one.service: one for one in engine.containers(known.name)}
+    now = {one.service: one for one in inventory.containers(known.name)}
     parts = state.parts(known.endpoints)
     return tuple(
         ServiceStatus(
@@ -135,18 +135,18 @@ def status(known: state.State) -> tuple[ServiceStatus, ...]:
 
 def pause(known: state.State) -> None:
     """Freezes every service as it is; connections stay open. Raises EngineError."""
-    engine.each("pause", [one for one in engine.containers(known.name) if one.state == "running"])
+    engine.each("pause", [one for one in inventory.containers(known.name) if one.state == "running"])
 
 
 def resume(known: state.State) -> None:
     """Lets a paused stack go on, in a few hundredths of a second."""
-    engine.each("unpause", [one for one in engine.containers(known.name) if one.state == "paused"])
+    engine.each("unpause", [one for one in inventory.containers(known.name) if one.state == "paused"])
 
 
 def down(name: str, volumes: bool = False) -> tuple[str, ...]:
     """Takes a stack down: containers and network, with `volumes` mail and memory too. It goes by labels, so it works after a crash as well."""
     with state.lock(name):
-        here = engine.containers(name)
+        here = inventory.containers(name)
         engine.each("unpause", [one for one in here if one.state == "paused"])
         engine.each("stop", [one for one in here if one.state in ("running", "paused")])
         removed = engine.remove(name, volumes)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stackctl import engine, state
+from stackctl import inventory, state
 from stackctl.backends import all_backends
 from stackctl.errors import StackctlError, UsageError
 from stackctl.scenario import AXES, Case, Context, NotOffered, Recorder, Scenario, Shared, Skipped, registry
@@ -175,7 +175,7 @@ def _logged(endpoints: Mapping[str, Any], since: float) -> dict[str, list[str]]:
     found = {}
     for name, part in state.parts(endpoints).items():
         try:
-            found[name] = engine.client().api.logs(part["container"], since=since, timestamps=True).decode("utf-8", "replace").splitlines()
+            found[name] = inventory.client().api.logs(part["container"], since=since, timestamps=True).decode("utf-8", "replace").splitlines()
         except (StackctlError, DockerException) as why:
             found[name] = [f"(no log: {why})"]
     return found

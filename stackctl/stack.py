@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, ca, certificate, compose, directory, engine, images, load, peers, ports, render, standing, start, state, tokens
+from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, load, peers, ports, render, standing, start, state, tokens
 from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
 from stackctl.model import Quota, Stack, User
@@ -50,7 +50,7 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
         known = state.load(stack.name)
         done = Up(known, report)
         # What the engine has is asked for while this process renders, on another processor; the network of a first start is made meanwhile.
-        looked, built = pool.submit(engine.look, stack.name), pool.submit(images.present)
+        looked, built = pool.submit(inventory.look, stack.name), pool.submit(images.present)
         under_way: list[Future[Any]] = [pool.submit(_network, stack, looked)]
         try:
             _up(stack, looked, built, pool, under_way, done)
@@ -66,7 +66,7 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
 
 
 def _up(
-    stack: Stack, looked: Future[engine.Found], built: Future[set[str]], pool: ThreadPoolExecutor, under_way: list[Future[Any]], done: Up
+    stack: Stack, looked: Future[inventory.Found], built: Future[set[str]], pool: ThreadPoolExecutor, under_way: list[Future[Any]], done: Up
 ) -> None:
     """What `up` does between its questions and its clearing up; what runs in other threads is added to `under_way`."""
     known = done.state
@@ -113,7 +113,7 @@ def _hand_in(plan: Plan, starting: Future[None], done: Up) -> None:
             directory.hand_in(done.state, plan.accounts, everything=True)
 
 
-def _network(stack: Stack, looked: Future[engine.Found]) -> None:
+def _network(stack: Stack, looked: Future[inventory.Found]) -> None:
     """Makes the network where no container is there: 60 ms that Compose would take."""
     if not looked.result().containers:
         spec = compose.network(stack)
@@ -236,7 +236,7 @@ def _ports(plan: Plan, known: state.State, existing: set[str]) -> dict[str, int]
     return found
 
 
-def _containers(plan: Plan, tags: Mapping[str, str], existing: Mapping[str, engine.Container], started: Mapping[str, threading.Event], done: Up) -> None:
+def _containers(plan: Plan, tags: Mapping[str, str], existing: Mapping[str, inventory.Container], started: Mapping[str, threading.Event], done: Up) -> None:
     """Has Compose start what is not running; `started` tells of each service as soon as it runs.
 
     A port that was free when it was chosen may be another program's when the engine asks for it; then another is taken.
@@ -259,7 +259,7 @@ def _containers(plan: Plan, tags: Mapping[str, str], existing: Mapping[str, engi
             except PortTaken as why:
                 if not tries_left or not why.listener or why.listener in stack.ports.fixed:
                     raise
-            known.ports = _ports(plan, known, {one.service for one in engine.containers(stack.name) if one.state == "running"})
+            known.ports = _ports(plan, known, {one.service for one in inventory.containers(stack.name) if one.state == "running"})
             known.endpoints = _endpoints(plan, known, tags, _versions(known, tags))
             text, digest = _project(plan, tags, known)
         known.compose_digest = digest
@@ -274,7 +274,7 @@ def _project(plan: Plan, tags: Mapping[str, str], known: state.State) -> tuple[s
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
-def _renew(plan: Plan, before: Mapping[str, Mapping[str, str]], existing: Mapping[str, engine.Container], done: Up) -> None:
+def _renew(plan: Plan, before: Mapping[str, Mapping[str, str]], existing: Mapping[str, inventory.Container], done: Up) -> None:
     """Has the servers that went on running take the files that are new to them; `before` is what they had."""
     known = done.state
     for service in plan.services:
@@ -289,7 +289,7 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
     """Hands changed accounts of a running stack to its servers, without a restart; `stack` is what its file says."""
     plan = _plan(stack, known)
     known.endpoints["accounts"] = [{"address": user.address, "password": None} for user in plan.stack.users]
-    before = _push(plan, known, engine.existing_volumes(stack.name))
+    before = _push(plan, known, inventory.volumes(stack.name))
     jobs = []
     for service in plan.services:
         kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from stackctl import __version__, command, state
+from stackctl import __version__, inventory, state
 from stackctl.errors import UsageError
-from stackctl.labels import LABEL
 
 DEFAULT_FILE = Path("stack.yaml")
 DEFAULT_NAME = "demo"
@@ -83,5 +82,4 @@ def stands(found: state.State) -> bool:
     """Whether every container of the stack runs."""
     if not found.containers:
         return False
-    done = command.run(["docker", "ps", "--no-trunc", "--filter", f"label={LABEL}={found.name}", "--format", "{{.ID}} {{.State}}"], check=False)
-    return set(found.containers.values()) <= {line.split()[0] for line in done.text.splitlines() if line.endswith(" running")}
+    return set(found.containers.values()) <= {one.id for one in inventory.containers(found.name) if one.running}

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from stackctl import command, engine, state
+from stackctl import command, engine, inventory, state
 from stackctl.clients.where import Where
 from stackctl.errors import StackctlError
 from stackctl.steps import Step, Up
@@ -35,7 +35,7 @@ def containers(up: Up, started: Mapping[str, threading.Event]) -> None:
     known = up.state
     with up.step("containers", f"{len(started)} started by Docker Compose"):
         engine.start(known.name, project(known.name), started, known.ports)
-    known.containers = {one.service: one.id for one in engine.here(known.name)}
+    known.containers = {one.service: one.id for one in inventory.containers(known.name)}
     for service, part in state.parts(known.endpoints).items():
         part["container"] = known.containers[service]
 
@@ -175,7 +175,7 @@ def _abandon(name: str, volumes_before: Sequence[str]) -> Path | None:
     """The folder of the evidence, if there is any."""
     evidence = None
     with contextlib.suppress(StackctlError):  # a full disk, say: what was made goes all the same
-        for one in engine.containers(name):
+        for one in inventory.containers(name):
             state.write(state.folder(name) / "evidence" / f"{one.service}.log", engine.logs(one.id).encode())
             evidence = state.folder(name) / "evidence"
     with contextlib.suppress(StackctlError):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from program import Program
 
-from stackctl import engine, running, stack, state
+from stackctl import inventory, running, stack, state
 from stackctl.backends import all_backends
 from stackctl.cli import app
 from stackctl.scenario import Case, Context
@@ -205,6 +205,6 @@ def mail(addressed: Program) -> Context:
 def nothing_is_left_behind() -> Iterator[None]:
     """After the session no container, volume or network of it is there any more."""
     yield
-    if engine.client.cache_info().currsize:  # some test used the engine
-        left = {name: what for name, what in engine.labelled().items() if name == NAME or name.startswith(f"{NAME}-")}
+    if inventory.client.cache_info().currsize:  # some test used the engine
+        left = {name: what for name, what in inventory.labelled().items() if name == NAME or name.startswith(f"{NAME}-")}
         assert not left, f"the tests left something in the engine: {left}"

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "stackctl"
 LAYERS = (
     ("", "errors", "resource", "labels"),
     ("model", "problems", "logformat"),
-    ("tree", "backends", "addresses", "ca", "certificate", "command", "apt", "clients", "corpus", "ports", "verifier", "tokens"),
+    ("tree", "backends", "addresses", "ca", "certificate", "command", "inventory", "apt", "clients", "corpus", "ports", "verifier", "tokens"),
     ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "enclosed", "load", "render", "images"),
     ("foreign", "conversion", "sections", "rewriting", "migration"),
     ("compose",),
@@ -40,6 +40,7 @@ LINES = 600
 # Who may open a socket besides clients/, and why.
 SOCKETS = {
     "ports": "asks the kernel for free ports, by binding to them",
+    "inventory": "asks the engine, by its socket on this machine",
     "ca": "reads this machine's name for the CA's subject; opens none",
 }
 # Server names in code: the defaults of the model are what the built-in stack is made of.

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from bench.stacks import Bench
-from stackctl import ca, engine, images
+from stackctl import ca, engine, images, inventory
 from stackctl.backends import Backend, all_backends
 from stackctl.errors import EngineError
 from stackctl.labels import LABEL, volume_name
@@ -53,7 +53,7 @@ def pair(bench: Bench, store: Backend) -> Iterator[Pair]:
         authority = ca.make_ca(["example.test"], now)
         leaf = ca.make_leaf(authority, ["store.example.test"], now)
         tls = {"cert.pem": leaf.certificate, "key.pem": leaf.key, "bundle.pem": leaf.key + leaf.certificate}
-        engine.client().api.create_network(name, labels={LABEL: name})
+        inventory.client().api.create_network(name, labels={LABEL: name})
         engine.make_volumes(name, ["mail", "spool"])
         store_files = {path.name: path.read_bytes() for path in sorted((HERE / store.name).iterdir())}
         mta_files = {path.name: path.read_bytes() for path in sorted((HERE / mta.name).iterdir())}
@@ -66,7 +66,7 @@ def _run(name: str, role: str, backend: Backend, files: Mapping[str, bytes]) -> 
     """Starts one container; its id."""
     about: dict[str, Any] = yaml.safe_load(files["container.yaml"])
     image = images.build([backend], Debian())[backend.name]
-    api = engine.client().api
+    api = inventory.client().api
     ports = about.get("ports", [])
     host = api.create_host_config(
         binds=[f"{volume_name(name, volume)}:{path}" for volume, path in about["volumes"].items()],
@@ -106,7 +106,7 @@ def _listens(container: str, port: int, greeting: bytes) -> tuple[str, int]:
     while True:
         if why := engine.last_words(container):
             raise EngineError(f"the bare container {why}\n{engine.logs(container)}")
-        [where] = engine.inspect(container)["NetworkSettings"]["Ports"][f"{port}/tcp"]
+        [where] = inventory.inspect(container)["NetworkSettings"]["Ports"][f"{port}/tcp"]
         place = where["HostIp"], int(where["HostPort"])
         with contextlib.suppress(OSError), socket.create_connection(place, 5) as sock:
             sock.settimeout(0.2 if not greeting else 5)

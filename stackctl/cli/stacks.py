@@ -287,10 +287,10 @@ def list_stacks(name: Name = None, json: Json = False) -> None:
 
     Example: stackctl ls
     """
-    from stackctl import engine, state
+    from stackctl import inventory, state
 
     here: dict[str, dict[str, str]] = {}
-    for one in engine.containers():
+    for one in inventory.containers():
         here.setdefault(one.labels[LABEL], {})[one.service] = one.state
     rows: list[dict[str, Any]] = []
     for stack in sorted({*here, *state.names()}):
@@ -321,10 +321,10 @@ def prune(
 
     Example: stackctl prune --yes
     """
-    from stackctl import engine, running, state
+    from stackctl import inventory, running, state
 
-    alive = {one.labels[LABEL] for one in engine.containers() if one.state in ("running", "paused")}
-    found = {stack: what for stack, what in engine.labelled().items() if stack not in alive and name in (None, stack)}
+    alive = {one.labels[LABEL] for one in inventory.containers() if one.state in ("running", "paused")}
+    found = {stack: what for stack, what in inventory.labelled().items() if stack not in alive and name in (None, stack)}
     for stack in state.names():
         if stack not in alive and name in (None, stack):
             found.setdefault(stack, []).append("its memory (passwords, ports)")

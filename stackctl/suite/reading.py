@@ -8,7 +8,7 @@ from imaplib import IMAP4
 
 from imapclient.exceptions import IMAPClientError
 
-from stackctl import engine
+from stackctl import engine, inventory
 from stackctl.backends import all_backends
 from stackctl.clients.probe import probe
 from stackctl.errors import StackctlError
@@ -214,7 +214,7 @@ def ids_stay_the_same_over_a_restart(context: Context) -> None:
     box, _ = _fill(context, 2)
     before = _identity(context, box)
     store = context.store
-    engine.each("restart", [one for one in engine.containers(context.endpoints["name"]) if one.service == store])
+    engine.each("restart", [one for one in inventory.containers(context.endpoints["name"]) if one.service == store])
     part = context.endpoints["stores"][store]
     deadline = time.monotonic() + 30
     for listener, about in all_backends()[part["backend"]].listeners.items():

@@ -21,7 +21,7 @@ import pytest
 from conftest import NAME
 from program import until
 
-from stackctl import engine, report, running, scenarios, stack
+from stackctl import engine, inventory, report, running, scenarios, stack
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
 from stackctl.clients.where import Where
@@ -402,7 +402,7 @@ class TestSmtp:
         accepted = ways.send("accepted", to=BOB)
         try:
             until(lambda: "addr=<bob=40example.test@store.internal>,status: deferred" in engine.logs(container(ways, "smtp")), what="the store's MTA keeps it")
-            engine.each("kill", [one for one in engine.containers(STACK) if one.service == "smtp"])
+            engine.each("kill", [one for one in inventory.containers(STACK) if one.service == "smtp"])
             later = ways.send("later", to=BOB)
             until(lambda: ".smtp.store.internal" in inside(ways, "mta", "postqueue -p"), what="the stack's MTA keeps the other")
             ways.cli("up")
@@ -413,7 +413,7 @@ class TestSmtp:
         begun = time.monotonic()
         subprocess.run(["docker", "stop", container(ways, "smtp")], check=True, capture_output=True)
         assert time.monotonic() - begun < 5
-        assert engine.inspect(container(ways, "smtp"))["State"]["ExitCode"] == 0
+        assert inventory.inspect(container(ways, "smtp"))["State"]["ExitCode"] == 0
         ways.cli("up")
 
 

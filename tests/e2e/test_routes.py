@@ -16,7 +16,7 @@ import yaml
 from conftest import NAME
 from program import docker, left, until
 
-from stackctl import engine, peers, running, stack, state
+from stackctl import inventory, peers, running, stack, state
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Refused, Smtp
 from stackctl.clients.where import Where
@@ -291,7 +291,7 @@ def test_mail_waits_for_a_stack_that_is_down_and_goes_on_when_it_is_back(two: tu
     until(lambda: a.waiting(), WITHIN, "a message that waits")
     b.up()
     assert b.message("bea@b.test", "patience")
-    assert a.mta in {one.id for one in engine.containers(A) if one.running}
+    assert a.mta in {one.id for one in inventory.containers(A) if one.running}
 
 
 # --- What is refused before anything starts
