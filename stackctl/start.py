@@ -59,7 +59,7 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
 
     known, start = up.state, time.monotonic()
     _load_the_rest()
-    given_up, looking = threading.Event(), threading.Lock()
+    given_up, first_read, looking = threading.Event(), threading.Event(), threading.Lock()
     complaints: dict[str, str] = {}
 
     def gone(service: str) -> str | None:
@@ -76,10 +76,8 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
                 complaints[service] = complaint(service)
         return "; ".join(filter(None, [words, complaints[service]])) or None
 
-    def one(service: str, listener: str, first: Future[None] | None = None) -> None:
-        if first:
-            first.result()
-        started[service].wait()
+    def one(service: str, listener: str, when: threading.Event) -> None:
+        when.wait()
         place, protocol = Where.of(known.endpoints, service, listener), known.protocols[f"{service}.{listener}"]
         probe(place, protocol, start + READY_WITHIN, lambda: gone(service), f"{service} {listener}")
 
@@ -89,19 +87,20 @@ def prove(up: Up, starting: Future[Any], started: Mapping[str, threading.Event],
     with ThreadPoolExecutor(len(jobs)) as pool:
         up.report("servers answer …")
         try:
-            # One listener of each server is asked until it answers, then the rest: many tries at once would take the time from the servers.
-            needed = {service: pool.submit(one, service, listener) for service, listener in firsts.items()}
-            probes = [pool.submit(one, service, listener, needed[service]) for service, listener in jobs if listener != firsts[service]]
-            for answered in needed.values():
+            # One listener of each server is asked until it answers, the rest once a message was read: many at once would take the time from the servers.
+            needed = [pool.submit(one, service, listener, started[service]) for service, listener in firsts.items()]
+            rest = [pool.submit(one, service, listener, first_read) for service, listener in jobs if listener != firsts[service]]
+            for answered in needed:
                 answered.result()
             up.steps.append(Step("servers answer", "banner and verified TLS, asked since Compose began", time.monotonic() - start))
-            _first_message(up, way)
+            _first_message(up, way, first_read)
             with up.step("every port answers", "the same, on those that the message did not need"):
-                for answered in probes:
+                for answered in rest:
                     answered.result()
             starting.result()
         except BaseException:
             given_up.set()
+            first_read.set()
             if starting.done() and (why := starting.exception()):
                 raise why from None
             raise
@@ -112,8 +111,8 @@ def _load_the_rest() -> None:
     from stackctl.clients import imap, message, pop3, smtp  # noqa: F401
 
 
-def _first_message(up: Up, way: str) -> None:
-    """Sends one message through a submission port and reads it from every store, by IMAP and by POP3; then deletes it.
+def _first_message(up: Up, way: str, first_read: threading.Event) -> None:
+    """Sends one message through a submission port and reads it from every store, by IMAP and by POP3; then deletes it. `first_read` tells of the first.
 
     Its mailbox is one of the disposable domain, so that nobody's INBOX holds what he did not expect.
     """
@@ -137,6 +136,7 @@ def _first_message(up: Up, way: str) -> None:
         with seen.step(f"read from {store}", "IMAPS"), Imap(Where.of(known.endpoints, store, "imaps")) as imap:
             imap.login(address, password)
             imap.wait(subject=re.escape(subject), timeout=30, prompt_idle=False)
+        first_read.set()
         if not known.endpoints["stores"][store].get("pop3s"):
             return seen.steps
         with seen.step(f"read from {store}", "POP3S"), Pop3(Where.of(known.endpoints, store, "pop3s")) as pop3:

@@ -88,7 +88,7 @@ def test_without_an_engine_the_message_names_the_doctor(where: str, here: Progra
 
 
 def test_without_a_docker_program_the_message_names_the_doctor(here: Program) -> None:
-    ran = here("up", code=3, PATH="/nonexistent")
+    ran = here("build", "--force", code=3, PATH="/nonexistent")
     assert "docker: command not found" in ran.err
     assert "stackctl doctor --fix" in ran.err
 
