@@ -21,7 +21,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
 
     Raises UsageError for an address that is none, is there already, or is in a domain that the stack does not serve.
     """
-    with _changing(known) as change:
+    with changing(known) as change:
         who = valid(mailbox, who)
         here = change.stack
         if who in addresses.names(here).addresses:
@@ -43,7 +43,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
 
 def user_password(known: state.State, who: str, password: str | None = None) -> str:
     """Sets a user's password, or makes a new one; returns it. Raises UsageError for an unknown user."""
-    with _changing(known) as change:
+    with changing(known) as change:
         if _only_in_directory(known, change.stack, who):
             made = state.new_credential(password)
             directory.set_password(known, valid(address, who), made.hash)
@@ -56,7 +56,7 @@ def user_password(known: state.State, who: str, password: str | None = None) -> 
 
 def user_delete(known: state.State, who: str) -> None:
     """Takes a user away: mail is refused and logins fail at once; the mailbox stays in the volume. Raises UsageError for an unknown user."""
-    with _changing(known) as change:
+    with changing(known) as change:
         if _only_in_directory(known, change.stack, who):
             directory.delete(known, valid(address, who))
             return
@@ -91,7 +91,7 @@ def alias_set(known: state.State, who: str, targets: Sequence[str]) -> tuple[str
 
     Raises UsageError for what is no alias or no target, for a user's address, for an unknown local target and for a ring; then nothing changes.
     """
-    with _changing(known) as change:
+    with changing(known) as change:
         here = change.stack
         virtual = "@" in who
         who = valid(address if virtual else alias_name, who, _HINT)
@@ -115,7 +115,7 @@ def alias_set(known: state.State, who: str, targets: Sequence[str]) -> tuple[str
 
 def alias_delete(known: state.State, who: str) -> None:
     """Takes an alias away: mail for it is refused at once. Raises UsageError for one that is not there, is built in, or that others lead to."""
-    with _changing(known) as change:
+    with changing(known) as change:
         here = change.stack
         who = valid(address if "@" in who else alias_name, who, _HINT)
         every = addresses.aliases(here) | addresses.system_aliases(here)
@@ -168,7 +168,7 @@ def domain_add(known: state.State, name: str, catch_all: str | None = None) -> s
 
     Returns the name. Raises UsageError for a name that is none or that the stack has already, and for a catch-all who is nobody.
     """
-    with _changing(known) as change:
+    with changing(known) as change:
         here = change.stack
         name = valid(domain, name)
         if name in (*here.strict_domains, here.disposable, *here.local_domains) or (here.host and name == here.host_domain):
@@ -189,7 +189,7 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
 
     Raises UsageError for the main domain, for one that is not there, and for one with users or aliases unless `force`.
     """
-    with _changing(known) as change:
+    with changing(known) as change:
         here = change.stack
         name = valid(domain, name)
         if name == here.domain or name not in here.strict_domains:
@@ -225,19 +225,21 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
 
 
 @dataclass
-class _Change:
+class Change:
+    """A stack in the middle of a change: what its file says, and with what was changed live before."""
+
     base: Stack
     stack: Stack
 
 
 @contextmanager
-def _changing(known: state.State) -> Iterator[_Change]:
+def changing(known: state.State) -> Iterator[Change]:
     """Holds the stack while `known` is changed, then hands the new files to the running servers."""
     with state.lock(known.name):
         known.__dict__.update(vars(state.load(known.name)))
         base = _base(known)
         try:
-            yield _Change(base, stack.effective(base, known))
+            yield Change(base, stack.effective(base, known))
             stack.apply_accounts(base, known)
         except StackctlError:
             known.__dict__.update(vars(state.load(known.name)))  # nothing of a refused change stays

@@ -7,6 +7,7 @@ docs/stack-yaml.md say the same thing.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema, model_validator
@@ -410,6 +411,25 @@ class MailingList(Frozen):
     post: Literal["subscribers", "all"] = Field("subscribers", description="Who may write to it.")
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Mail for an address that fails on purpose, while it is set.
+
+    `address` is one, or "@" and a domain; `at` the stage: rcpt, data, end (of the data), or delivery, of `store` or of all; `reply` the SMTP code,
+    `status` and `text` what goes with it. `times` limits it to so many attempts of each recipient, `delay` (seconds) waits instead of a reply.
+    """
+
+    id: str
+    address: str
+    at: str
+    reply: int | None
+    status: str
+    text: str
+    times: int | None = None
+    delay: int = 0
+    store: str | None = None
+
+
 class Stack(Frozen):
     """A whole mail system; every key has a default, so an empty file is the demo stack."""
 
@@ -464,6 +484,8 @@ class Stack(Frozen):
 
     # The lines of each file that a system alias includes, by its name; `load` reads them.
     _included: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+    # What is made to fail while the stack runs.
+    _faults: tuple[Fault, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
     @classmethod
@@ -498,6 +520,23 @@ class Stack(Frozen):
         made = self.model_copy()
         made._included = files
         return made
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What fails on purpose."""
+        return self._faults
+
+    def failing(self, faults: tuple[Fault, ...]) -> Stack:
+        """The same stack with these faults."""
+        made = self.model_copy()
+        made._faults = faults
+        return made
+
+    @property
+    def fault_domain(self) -> str | None:
+        """The domain in which an address is a fault, None where stack.yaml uses that name for something else."""
+        name = f"fault.{self.domain}"
+        return None if name in (*self.strict_domains, self.disposable, *self.local_domains, *self.routes) else name
 
     @property
     def local_domains(self) -> tuple[str, ...]:

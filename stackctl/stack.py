@@ -17,7 +17,7 @@ from typing import Any
 from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, load, peers, ports, render, standing, start, state, tokens
 from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
-from stackctl.model import Quota, Stack, User
+from stackctl.model import Fault, Quota, Stack, User
 from stackctl.render import File, Files, Secrets, Service
 from stackctl.steps import Report, Step, Up
 
@@ -164,7 +164,7 @@ def _compiled() -> Path:
 
 
 def effective(stack: Stack, known: state.State) -> Stack:
-    """A stack with the users, aliases and domains that were added and deleted while it ran."""
+    """A stack with the users, aliases and domains that were added and deleted while it ran, and with what was made to fail."""
     domains = [domain for domain in dict.fromkeys([*stack.domains, *known.domains]) if domain not in known.domains_deleted and domain != stack.domain]
     gone = {*known.aliases, *known.aliases_deleted}
     users = [
@@ -185,7 +185,7 @@ def effective(stack: Stack, known: state.State) -> Stack:
             "aliases": {a: t for a, t in stack.aliases.items() if a not in gone} | {a: t for a, t in live.items() if "@" in a},
             "system_aliases": {a: t for a, t in stack.system_aliases.items() if a not in gone} | {a: t for a, t in live.items() if "@" not in a},
         }
-    )
+    ).failing(tuple(Fault(**fault) for fault in known.faults))
 
 
 def _certificates(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pair, dict[str, bytes]]:

@@ -27,7 +27,7 @@ LAYERS = (
     ("running",),
     ("trace", "start", "filters", "logins", "traffic", "mta", "queue"),
     ("stack", "again"),
-    ("live", "export", "preview"),
+    ("live", "export", "preview", "faults"),
     ("config",),
     ("scenario",),
     ("suite",),

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from stackctl import corpus, engine, scenario, scenarios
+from stackctl import corpus, inventory, scenario, scenarios
 from stackctl.backends import all_backends
 from stackctl.errors import StackctlError, TimedOut, UsageError
 from stackctl.scenario import AXES, WAYS_IN, WAYS_OUT, Case, Context, Failed, NotOffered, Scenario, Shared, Skipped, expect
@@ -266,7 +266,7 @@ def test_log_lines_of_other_cases_are_left_out(endpoints: dict[str, Any], monkey
         def logs(self, container: str, since: float, timestamps: bool) -> bytes:
             return b"start\nfrom=<box-abcdefn0001@x>\nfrom=<box-abcdefn0002@x>\nto=<every-message-abcdef-smtp@x>\n\xff"
 
-    monkeypatch.setattr(engine, "client", lambda: type("Client", (), {"api": Api()}))
+    monkeypatch.setattr(inventory, "client", lambda: type("Client", (), {"api": Api()}))
     assert scenarios.service_logs(endpoints, "abcdefn0001", 0)["mta"] == ["start", "from=<box-abcdefn0001@x>", "to=<every-message-abcdef-smtp@x>", "\ufffd"]
 
 

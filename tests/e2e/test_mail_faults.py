@@ -1,0 +1,187 @@
+"""Mail that fails on purpose, as smtplib sees it: at each stage, by an address's name or set live; and that all other mail goes on."""
+
+from __future__ import annotations
+
+import json
+import smtplib
+import time
+from collections.abc import Iterator
+from email import message_from_bytes
+
+import pytest
+from outside import Quick
+from program import Program, until
+
+from stackctl.scenario import Context
+
+pytestmark = [pytest.mark.e2e, pytest.mark.feature("A6", "B5")]
+ALICE, BOB = "alice@example.test", "bob@example.test"
+SENDER = "sender@inbox.example.test"
+WITHIN = 30
+
+
+def connected(mail: Context) -> smtplib.SMTP:
+    host, port = mail.endpoints["mta"]["smtp"]
+    client = smtplib.SMTP(host, port, local_hostname="client.example.test", timeout=WITHIN)
+    client.ehlo()
+    return client
+
+
+def sent(mail: Context, *to: str) -> list[int]:
+    """The replies to MAIL, each RCPT, DATA and the end of the data, as far as the server goes."""
+    with connected(mail) as client:
+        replies = [client.mail(SENDER)[0], *(client.rcpt(one)[0] for one in to)]
+        if 250 in replies[1:]:
+            replies.append(client.docmd("DATA")[0])
+            if replies[-1] == 354:
+                client.send(mail.message(SENDER, to[0], "fault") + b"\r\n.\r\n")
+                replies.append(client.getreply()[0])
+    return replies
+
+
+def faulty(local: str) -> str:
+    return f"{local}@fault.example.test"
+
+
+@pytest.fixture
+def cleared(quick: Quick) -> Iterator[Quick]:
+    """The command line; afterwards nothing fails any more."""
+    yield quick
+    quick("fault", "clear")
+
+
+@pytest.mark.parametrize(
+    ("local", "replies"),
+    [
+        ("450.rcpt", [250, 450]),
+        ("552.rcpt", [250, 552]),
+        ("577.rcpt", [250, 577]),
+        ("550.rcpt+detail", [250, 550]),
+        ("451.data", [250, 250, 451]),
+        ("554.data", [250, 250, 554]),
+        ("452.end", [250, 250, 354, 452]),
+        ("552.end", [250, 250, 354, 552]),
+    ],
+)
+def test_an_address_is_a_fault_by_its_name(local: str, replies: list[int], mail: Context) -> None:
+    assert sent(mail, faulty(local)) == replies
+
+
+@pytest.mark.parametrize("local", ["nothing", "650.rcpt", "250.rcpt", "45.rcpt", "450.mail", "slow-100s"])
+def test_any_other_name_there_is_unknown(local: str, mail: Context) -> None:
+    assert sent(mail, faulty(local)) == [250, 550]
+
+
+def test_421_ends_the_session(mail: Context) -> None:
+    with connected(mail) as client:
+        client.mail(SENDER)
+        assert client.rcpt(faulty("421.rcpt"))[0] == 421
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            client.noop()
+
+
+def test_a_slow_address_is_slow_and_gets_its_mail(mail: Context) -> None:
+    start = time.monotonic()
+    assert sent(mail, faulty("slow-1s")) == [250, 250, 354, 250]
+    assert time.monotonic() - start >= 1
+    for store in mail.stores:
+        assert until(lambda: mail.look("slow-1s@inbox.example.test", store), WITHIN)  # noqa: B023
+
+
+def test_greylisting_takes_the_second_attempt_of_each_recipient(mail: Context) -> None:
+    who = faulty(f"grey+{mail.tag}")
+    assert sent(mail, who) == [250, 451]
+    assert sent(mail, faulty(f"grey+other-{mail.tag}")) == [250, 451]
+    assert sent(mail, who) == [250, 250, 354, 250]
+    assert sent(mail, who) == [250, 250, 354, 250]
+
+
+def test_what_fails_at_delivery_waits_or_is_sent_back(mail: Context, quick: Quick) -> None:
+    assert sent(mail, faulty("452.delivery")) == [250, 250, 354, 250]
+    waiting = until(lambda: [row for row in json.loads(quick("queue", "list", "--json")[0]) if "452.delivery" in json.dumps(row)], WITHIN)
+    assert "a fault on purpose" in json.dumps(waiting)
+    quick("queue", "delete", *(row["queue_id"] for row in waiting))
+    assert sent(mail, faulty("552.delivery")) == [250, 250, 354, 250]
+    bounce = message_from_bytes(until(lambda: mail.look(SENDER, mail.stores[0]), WITHIN)[-1])
+    assert "5.2.2" in bounce.as_string()
+
+
+@pytest.mark.parametrize(
+    ("options", "replies"),
+    [
+        (["--reply", "550"], [250, 550]),
+        (["--reply", "451", "--at", "data"], [250, 250, 451]),
+        (["--reply", "452", "--at", "end"], [250, 250, 354, 452]),
+    ],
+    ids=["rcpt", "data", "end"],
+)
+def test_a_user_fails_while_it_is_set_and_nobody_else(options: list[str], replies: list[int], mail: Context, cleared: Quick) -> None:
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+    cleared("fault", "set", ALICE, *options)
+    assert sent(mail, ALICE) == replies
+    assert sent(mail, BOB) == [250, 250, 354, 250]
+    cleared("fault", "clear", ALICE)
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+
+
+def test_a_number_of_attempts_fails_for_each_recipient(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "set", "@example.test", "--reply", "450", "--times", "2", "--text", "come back $later")
+    assert [sent(mail, ALICE)[1] for _ in range(3)] == [450, 450, 250]
+    assert [sent(mail, BOB)[1] for _ in range(3)] == [450, 450, 250]
+    assert sent(mail, f"x@{mail.endpoints['disposable']['domain']}")[1] == 250
+    cleared("fault", "set", "@example.test", "--reply", "450", "--times", "1")
+    assert [sent(mail, ALICE)[1] for _ in range(2)] == [450, 250], "set anew, it counts from nothing"
+
+
+def test_one_store_does_not_get_its_part_and_the_others_do(mail: Context, cleared: Quick) -> None:
+    failing, *others = mail.stores
+    before = {store: len(mail.look(ALICE, store)) for store in mail.stores}
+    cleared("fault", "set", ALICE, "--reply", "452", "--at", "delivery", "--store", failing)
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+    for store in others:
+        until(lambda: len(mail.look(ALICE, store)) == before[store] + 1, WITHIN)  # noqa: B023
+    assert len(mail.look(ALICE, failing)) == before[failing]
+    cleared("fault", "clear")
+    until(lambda: len(mail.look(ALICE, failing)) == before[failing] + 1, WITHIN)
+
+
+def test_what_fails_is_listed_until_it_is_cleared(cleared: Quick, addressed: Program) -> None:
+    assert json.loads(cleared("fault", "list", "--json")[0]) == []
+    cleared("fault", "set", ALICE, "--reply", "452", "--at", "end")
+    cleared("fault", "set", ALICE, "--reply", "552", "--at", "end")
+    cleared("fault", "set", BOB, "--slow", "2")
+    rows = json.loads(cleared("fault", "list", "--json")[0])
+    assert [(row["address"], row["at"], row["reply"], row["delay"]) for row in rows] == [(BOB, "rcpt", None, 2), (ALICE, "end", 552, 0)]
+    assert "2 s slower" in cleared("fault", "list")[0]
+    cleared("fault", "clear")
+    assert json.loads(cleared("fault", "list", "--json")[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([ALICE], "a reply or a delay"),
+        ([ALICE, "--reply", "450", "--slow", "1"], "a reply or a delay"),
+        ([ALICE, "--reply", "250"], "no reply that refuses"),
+        ([ALICE, "--reply", "600"], "no reply that refuses"),
+        ([ALICE, "--reply", "450", "--at", "mail"], "no stage"),
+        ([ALICE, "--reply", "450", "--times", "0"], "0 attempts"),
+        ([ALICE, "--slow", "-1"], "a delay of -1 s"),
+        ([ALICE, "--slow", "1000"], "a delay of 1000 s"),
+        ([ALICE, "--slow", "1", "--times", "2"], "no number of attempts"),
+        ([ALICE, "--reply", "450", "--at", "delivery", "--times", "2"], "until it is cleared"),
+        ([ALICE, "--reply", "450", "--store", "dovecot"], "at delivery only"),
+        ([ALICE, "--reply", "450", "--at", "delivery", "--store", "nobody"], "no store nobody"),
+        ([ALICE, "--reply", "450", "--text", "two\nlines"], "one line of ASCII"),
+        (["alice", "--reply", "450"], "alice"),
+        (["@", "--reply", "450"], "domain"),
+    ],
+)
+def test_what_cannot_be_is_code_2_and_sets_nothing(arguments: list[str], said: str, quick: Quick) -> None:
+    assert said in quick("fault", "set", *arguments, code=2)[1]
+    assert json.loads(quick("fault", "list", "--json")[0]) == []
+
+
+def test_nothing_to_clear_is_said(quick: Quick) -> None:
+    assert "nothing fails for" in quick("fault", "clear", ALICE, code=2)[1]
+    assert "Nothing failed" in quick("fault", "clear")[0]
