@@ -49,6 +49,8 @@ CA_LIFE = timedelta(days=3652)
 # Apple refuses certificates of user-added CAs beyond 825 days, and of preinstalled ones beyond 398 (support
 # articles 103769 and 102028); CA/Browser Forum BR 6.3.2 advises 397 where the limit is 398.
 LEAF_LIFE = timedelta(days=397)
+FAULTS = ("expired", "not-yet-valid", "wrong-host", "unknown-ca")  # that a certificate can have on purpose
+OTHER_NAME = "elsewhere.localhost"  # which every CA of ours may sign for, and no stack has
 SKEW = timedelta(hours=1)  # virtual machines and containers elsewhere may run behind
 RENEW_BEFORE = timedelta(days=7)
 
@@ -183,6 +185,19 @@ def make_client(ca: Pair, address: str, now: datetime) -> Pair:
     if forbidden(ca.certificate, [address.rpartition("@")[2]]):
         raise UsageError(f"the CA {_shown(issuer)} may not sign for {address}", "its name constraints say so; with the domain in `tls.names`, `up` takes one that may")
     return _sign(issuer, _key(ca.key), [address], now, client=True)
+
+
+def make_faulty(ca: Pair, names: Sequence[str], fault: str, now: datetime) -> Pair:
+    """A server certificate for `names` that no client may accept, for the reason that `fault` (one of FAULTS) tells."""
+    from cryptography import x509
+
+    if fault == "unknown-ca":
+        ca = make_ca(None, now)
+    issuer = x509.load_pem_x509_certificate(ca.certificate)
+    parsed = _parsed([OTHER_NAME] if fault == "wrong-host" else names)
+    day = timedelta(days=1)
+    life = {"expired": (now - 2 * day, now - day), "not-yet-valid": (now + 30 * day, now + 60 * day)}.get(fault)
+    return _sign(issuer, _key(ca.key), parsed, now, life=life)
 
 
 def forbidden(ca_pem: bytes, names: Sequence[str]) -> tuple[str, ...]:
@@ -351,8 +366,10 @@ def _load(certificate: Path, key: Path, now: datetime) -> Authority:
     return Authority(certificate, pair)
 
 
-def _sign(issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now: datetime, *, client: bool = False) -> Pair:
-    """Signs whatever it is asked to, for hosts or, for a client, mail addresses; its callers check first."""
+def _sign(
+    issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now: datetime, *, client: bool = False, life: tuple[datetime, datetime] | None = None
+) -> Pair:
+    """Signs whatever it is asked to, for hosts or, for a client, mail addresses; its callers check first. `life`: from when until when it is good."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -370,14 +387,15 @@ def _sign(issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now:
         authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id)
     except x509.ExtensionNotFound:
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    begin, end = life or (max(now - SKEW, issuer.not_valid_before_utc), min(now - SKEW + LEAF_LIFE, issuer.not_valid_after_utc))
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name(subject))
         .issuer_name(issuer.subject)
         .public_key(own.public_key())
         .serial_number(x509.random_serial_number())  # 159 random bits; RFC 5280 4.1.2.2 allows 20 octets
-        .not_valid_before(max(now - SKEW, issuer.not_valid_before_utc))
-        .not_valid_after(min(now - SKEW + LEAF_LIFE, issuer.not_valid_after_utc))
+        .not_valid_before(begin)
+        .not_valid_after(end)
         .add_extension(x509.SubjectAlternativeName([text(n) if isinstance(n, str) else x509.IPAddress(n) for n in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)

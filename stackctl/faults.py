@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from stackctl import live, running, state
+from stackctl import ca, live, running, state
 from stackctl.backends import find
 from stackctl.errors import UsageError
 from stackctl.model import Fault, address, domain
@@ -56,9 +56,25 @@ def put(
     return made
 
 
-def clear(known: state.State, who: str | None = None) -> tuple[Fault, ...]:
-    """Takes the faults of an address away, or all; what was taken. Raises UsageError for an address that has none."""
+def put_certificate(known: state.State, fault: str) -> None:
+    """Has every server show a certificate that no client may accept (ca.FAULTS), from the next connection on. `up` ends that, for it proves the contrary.
+
+    Raises UsageError for a fault that is none.
+    """
+    if fault not in ca.FAULTS:
+        raise UsageError(f"'{fault}' is no fault of a certificate", f"faults are {', '.join(ca.FAULTS)}")
     with live.changing(known):
+        known.certificate_fault = fault
+
+
+def clear(known: state.State, who: str | None = None) -> tuple[Fault, ...]:
+    """Takes the faults of an address away, or all, that of the certificates too; what was taken of mail's.
+
+    Raises UsageError for an address that has none.
+    """
+    with live.changing(known):
+        if who is None:
+            known.certificate_fault = ""
         gone = tuple(one for one in listed(known) if who is None or one.address == who.lower())
         if who is not None and not gone:
             raise UsageError(f"nothing fails for {who}", _names(known.faults) or "`stackctl fault list` shows what does")

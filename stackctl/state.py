@@ -63,6 +63,7 @@ class State:
     handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)  # what is made to fail: the fields of model.Fault
+    certificate_fault: str = ""  # one of ca.FAULTS: the servers show a certificate that no client may accept
     ports: dict[str, int] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`; of those alone that `up` waits for
     pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     fault = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Let mail fail on purpose, on the real servers.\n\nExample: stackctl fault list")
     fault.command("set")(put)
+    fault.command("certificate")(put_certificate)
     fault.command("list")(listed)
     fault.command("clear")(clear)
     app.add_typer(fault, name="fault")
@@ -50,6 +51,25 @@ def put(
         show.line(f"{made.address}: {_what(made)} at {made.at}{_limits(made)}.")
 
 
+def put_certificate(
+    fault: Annotated[str, typer.Argument(help="expired, not-yet-valid, wrong-host or unknown-ca.", metavar="FAULT")],
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Let every server show a certificate that no client may accept, until `fault clear` or the next `up`.
+
+    Example: stackctl fault certificate expired
+    """
+    from stackctl import faults, running
+
+    faults.put_certificate(running.named(name, file), fault)
+    if json:
+        show.as_json({"certificate": fault})
+    else:
+        show.line(f"Every server shows a certificate with this fault: {fault}.")
+
+
 def listed(file: File = None, name: Name = None, json: Json = False) -> None:
     """List what fails on purpose.
 
@@ -57,11 +77,13 @@ def listed(file: File = None, name: Name = None, json: Json = False) -> None:
     """
     from stackctl import faults, running
 
-    rows = faults.listed(running.named(name, file))
+    known = running.named(name, file)
+    rows = faults.listed(known)
     if json:
-        show.as_json([asdict(row) for row in rows])
+        show.as_json({"mail": [asdict(row) for row in rows], "certificate": known.certificate_fault or None})
     else:
-        show.table(("FOR", "AT", "WHAT"), [(row.address, row.at, _what(row) + _limits(row)) for row in rows])
+        whole = [("every client", "TLS", f"certificate: {known.certificate_fault}")] * bool(known.certificate_fault)
+        show.table(("FOR", "AT", "WHAT"), [*((row.address, row.at, _what(row) + _limits(row)) for row in rows), *whole])
 
 
 def clear(address: Annotated[str | None, FOR] = None, file: File = None, name: Name = None, json: Json = False) -> None:
@@ -71,11 +93,14 @@ def clear(address: Annotated[str | None, FOR] = None, file: File = None, name: N
     """
     from stackctl import faults, running
 
-    gone = faults.clear(running.named(name, file), address)
+    known = running.named(name, file)
+    certificate = known.certificate_fault if address is None else ""
+    gone = faults.clear(known, address)
     if json:
-        show.as_json([asdict(row) for row in gone])
+        show.as_json({"mail": [asdict(row) for row in gone], "certificate": certificate or None})
     else:
-        show.line(f"{len(gone)} cleared." if gone else "Nothing failed on purpose.")
+        number = len(gone) + bool(certificate)
+        show.line(f"{number} cleared." if number else "Nothing failed on purpose.")
 
 
 def _what(fault: Fault) -> str:

@@ -14,6 +14,7 @@ from stackctl.errors import EngineError, StackctlError, TimedOut
 _PAUSE = 0.006  # seconds between two tries: a server comes up in 10 to 50 ms
 _GREETINGS = {"smtp": b"220", "imap": b"* OK", "pop3": b"+OK", "managesieve": b'"', "http": b"HTTP/1.", "telnet": b"\xff"}  # telnet: a command, RFC 854
 _LOOK = 0.25  # seconds between two looks at whether the container still runs
+_RENEWED = 2.0  # seconds in which a server that was told to take a new certificate may still show the old one
 _PATIENCE = 10.0  # seconds for one try: a server that took the connection is about to greet
 
 
@@ -40,7 +41,8 @@ def probe(where: Where, protocol: str, deadline: float, gone: Callable[[], str |
         except EngineError:
             raise
         except StackctlError as why:
-            if isinstance(why, TlsFailed) and ("does not verify" in why.message or "CA file" in why.message):  # waiting makes this no better
+            unverified = isinstance(why, TlsFailed) and ("does not verify" in why.message or "CA file" in why.message)
+            if unverified and time.monotonic() - start > _RENEWED:  # waiting makes this no better
                 raise
             last = why.message
         except OSError as why:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import imaplib
 import json
+import poplib
 import smtplib
+import ssl
 import time
 from collections.abc import Iterator
 from email import message_from_bytes
@@ -18,6 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.feature("A6", "B5")]
 ALICE, BOB = "alice@example.test", "bob@example.test"
 SENDER = "sender@inbox.example.test"
 WITHIN = 30
+NOTHING: dict[str, object] = {"mail": [], "certificate": None}
 
 
 def connected(mail: Context) -> smtplib.SMTP:
@@ -146,15 +150,71 @@ def test_one_store_does_not_get_its_part_and_the_others_do(mail: Context, cleare
 
 
 def test_what_fails_is_listed_until_it_is_cleared(cleared: Quick, addressed: Program) -> None:
-    assert json.loads(cleared("fault", "list", "--json")[0]) == []
+    assert json.loads(cleared("fault", "list", "--json")[0]) == NOTHING
     cleared("fault", "set", ALICE, "--reply", "452", "--at", "end")
     cleared("fault", "set", ALICE, "--reply", "552", "--at", "end")
     cleared("fault", "set", BOB, "--slow", "2")
-    rows = json.loads(cleared("fault", "list", "--json")[0])
+    rows = json.loads(cleared("fault", "list", "--json")[0])["mail"]
     assert [(row["address"], row["at"], row["reply"], row["delay"]) for row in rows] == [(BOB, "rcpt", None, 2), (ALICE, "end", 552, 0)]
     assert "2 s slower" in cleared("fault", "list")[0]
     cleared("fault", "clear")
-    assert json.loads(cleared("fault", "list", "--json")[0]) == []
+    assert json.loads(cleared("fault", "list", "--json")[0]) == NOTHING
+
+
+def refusals(mail: Context) -> dict[str, str]:
+    """Why the clients of Python's library do not trust a server, by its name; "" where they do."""
+    context = ssl.create_default_context(cafile=mail.endpoints["ca"])
+
+    def submits(port: int) -> None:
+        smtplib.SMTP_SSL("localhost", port, context=context, timeout=WITHIN).quit()
+
+    def reads(port: int) -> None:
+        imaplib.IMAP4_SSL("localhost", port, ssl_context=context, timeout=WITHIN).logout()
+
+    def fetches(port: int) -> None:
+        poplib.POP3_SSL("localhost", port, context=context, timeout=WITHIN).quit()
+
+    found = {}
+    parts = {"mta": mail.endpoints["mta"], **mail.endpoints["stores"]}
+    for name, part in parts.items():
+        for listener, client in {"submissions": submits, "imaps": reads, "pop3s": fetches}.items():
+            if listener in part:
+                try:
+                    client(part[listener][1])
+                    found[f"{name} {listener}"] = ""
+                except ssl.SSLCertVerificationError as why:
+                    found[f"{name} {listener}"] = why.verify_message
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("expired", "certificate has expired"),
+        ("not-yet-valid", "certificate is not yet valid"),
+        ("wrong-host", "Hostname mismatch, certificate is not valid for 'localhost'."),
+        ("unknown-ca", "unable to get local issuer certificate"),
+    ],
+)
+def test_no_client_trusts_a_faulty_certificate(fault: str, said: str, mail: Context, cleared: Quick) -> None:
+    assert set(refusals(mail).values()) == {""}
+    cleared("fault", "certificate", fault)
+    until(lambda: set(refusals(mail).values()) == {said}, WITHIN, str(refusals(mail)))
+    assert f"certificate: {fault}" in cleared("fault", "list")[0]
+    assert sent(mail, ALICE) == [250, 250, 354, 250], "without TLS all goes on"
+    cleared("fault", "clear")
+    until(lambda: set(refusals(mail).values()) == {""}, WITHIN, str(refusals(mail)))
+
+
+def test_up_makes_the_certificates_good_again(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "certificate", "expired")
+    cleared("up")
+    until(lambda: set(refusals(mail).values()) == {""}, WITHIN, str(refusals(mail)))
+    assert json.loads(cleared("fault", "list", "--json")[0]) == NOTHING
+
+
+def test_a_fault_that_is_none_is_told(quick: Quick) -> None:
+    assert "faults are expired" in quick("fault", "certificate", "late", code=2)[1]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +239,7 @@ def test_what_fails_is_listed_until_it_is_cleared(cleared: Quick, addressed: Pro
 )
 def test_what_cannot_be_is_code_2_and_sets_nothing(arguments: list[str], said: str, quick: Quick) -> None:
     assert said in quick("fault", "set", *arguments, code=2)[1]
-    assert json.loads(quick("fault", "list", "--json")[0]) == []
+    assert json.loads(quick("fault", "list", "--json")[0]) == NOTHING
 
 
 def test_nothing_to_clear_is_said(quick: Quick) -> None:
