@@ -126,6 +126,7 @@ def build(
     name: Name = None,
     everything: Annotated[bool, typer.Option("--all", help="Every backend, not only those of the stack.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build also what is there already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only name the images: their tags change with what is in them, so they are keys for a cache.")] = False,
     json: Json = False,
 ) -> None:
     """Build the images that a stack needs, in parallel; those that are there are left alone.
@@ -137,6 +138,10 @@ def build(
 
     loaded = load.load(file)
     chosen = list(backends.all_backends().values()) if everything else [service.backend for service in rendering.services(loaded.stack)]
+    if dry_run:
+        named = {backend.name: images.tag(backend, loaded.stack.debian) for backend in chosen}
+        show.as_json(named) if json else show.table(("BACKEND", "IMAGE"), list(named.items()))
+        return
     with show.progress(quiet=json) as report:
         tags = images.build(chosen, loaded.stack.debian, lambda progress: report(str(progress)), force=force)
     if json:
