@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,6 +54,27 @@ def endpoints(known: state.State, secrets: bool = False) -> dict[str, Any]:
         for account in [*found["accounts"], *found.get("host", {}).get("accounts", ()), found["catch_all"]]:
             account["password"] = known.credentials[account["address"]].password
     return found
+
+
+def environment(found: Mapping[str, Any]) -> dict[str, str]:
+    """What `endpoints` gives as environment variables, for a program under test; the passwords too where they are filled in."""
+    variables = {"STACKCTL_NAME": found["name"], "MAIL_DOMAIN": found["domain"], "MAIL_CA": found["ca"], "MAIL_TLS_NAME": found["tls_name"]}
+    for service, part in state.parts(found).items():
+        for listener, (host, port) in open_listeners(part).items():
+            prefix = f"MAIL_{'' if service == 'mta' else service + '_'}{listener}".upper().replace("-", "_")
+            variables |= {f"{prefix}_HOST": host, f"{prefix}_PORT": str(port)}
+    if found["disposable"]["password"]:
+        for account in found["accounts"]:
+            variables[_variable(account["address"], found["domain"])] = account["password"]
+        variables["MAIL_DISPOSABLE_PASSWORD"] = found["disposable"]["password"]
+    variables["MAIL_DISPOSABLE_DOMAIN"] = found["disposable"]["domain"]
+    return variables
+
+
+def _variable(address: str, domain: str) -> str:
+    """The variable of a user's password: MAIL_PASSWORD_ALICE; a user of another domain than the main one has that in it too."""
+    named = address.removesuffix(f"@{domain}")
+    return "MAIL_PASSWORD_" + re.sub(r"[^A-Z0-9]", "_", named.upper())
 
 
 def password_of(known: state.State, who: str) -> str:

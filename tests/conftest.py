@@ -21,6 +21,7 @@ from stackctl.backends import all_backends
 from stackctl.cli import app
 from stackctl.scenario import Case, Context
 
+pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[1]
 
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: an interrupt would reach nobody.

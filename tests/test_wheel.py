@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from conftest import NAME
+from program import left
 
 from stackctl import __version__
 
@@ -104,3 +106,49 @@ def test_an_installed_wheel_brings_a_stack_up_and_down(installed: Path, tmp_path
         removed = json.loads(run(installed, "down", "--volumes", "--json", "-f", file, "--name", name, cwd=tmp_path, env=env))["removed"]
     assert any(what.startswith("volume ") for what in removed)
     assert name not in run("docker", "volume", "ls", "--format", "{{.Name}}", cwd=tmp_path)
+
+
+PROJECT = """\
+import smtplib
+
+import pytest
+
+
+def sign_up(address, stack):
+    where = stack.where("submission")
+    with smtplib.SMTP(where.host, where.port) as smtp:
+        smtp.starttls(context=where.context())
+        smtp.login("alice@example.test", stack.environment["MAIL_PASSWORD_ALICE"])
+        smtp.sendmail("alice@example.test", [address], "From: alice@example.test\\r\\nSubject: Welcome\\r\\n\\r\\nhttps://shop.example/confirm?t=1\\r\\n")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_sign_up_sends_a_link(number, mailbox, mail_stack):
+    sign_up(mailbox.address, mail_stack)
+    assert mailbox.wait_for(subject="Welcome", sender="alice@").links() == ["https://shop.example/confirm?t=1"]
+
+
+@pytest.mark.mail_engines("courier", "dovecot-2.3")
+def test_on_an_engine_that_the_stack_lacks(mailbox, mail_stack):
+    sign_up(mailbox.address, mail_stack)
+    mailbox.wait_for(subject="Welcome")
+    print("read from", mail_stack.name, mail_stack.store)
+"""
+
+
+@pytest.mark.feature("A6")
+def test_a_project_elsewhere_tests_its_mail_with_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    """The plugin is there without a word, on xdist's workers too; what it brought up is gone afterwards, and the project has no stray file."""
+    name = f"{NAME}-project"
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "STACKCTL_"))}
+    env |= {"STACKCTL_STATE": str(tmp_path / "state"), "CAROOT": str(tmp_path / "ca"), "PYTHONDONTWRITEBYTECODE": "1"}
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "test_shop.py").write_text(PROJECT)
+    (project / "stack.yaml").write_text(f"name: {name}\nusers: [{{address: alice@example.test}}]\nstores: [{{backend: courier}}]\n")
+    said = run(installed.with_name("python"), "-m", "pytest", "-n", "2", "-rP", "-p", "no:cacheprovider", cwd=project, env=env)
+    assert f"stackctl {__version__}: stack of {project}/stack.yaml" in said
+    assert "6 passed" in said
+    assert f"read from {name} courier" in said and f"read from {name}-engines dovecot-2-3" in said
+    assert {path.name for path in project.iterdir()} == {"test_shop.py", "stack.yaml"}
+    assert left(name) == left(f"{name}-engines") == []

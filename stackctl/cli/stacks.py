@@ -153,33 +153,17 @@ def env(
 
     Example: eval "$(stackctl env --format shell)"
     """
-    from stackctl import running, state
-    from stackctl.clients.where import open_listeners
+    from stackctl import running
 
     if form not in ("dotenv", "shell", "json"):
         raise UsageError(f"--format {form} is not known", "it is dotenv, shell or json")
     found = running.endpoints(running.named(name, file), secrets)
-    variables = {"STACKCTL_NAME": found["name"], "MAIL_DOMAIN": found["domain"], "MAIL_CA": found["ca"], "MAIL_TLS_NAME": found["tls_name"]}
-    for service, part in state.parts(found).items():
-        for listener, (host, port) in open_listeners(part).items():
-            prefix = f"MAIL_{'' if service == 'mta' else service + '_'}{listener}".upper().replace("-", "_")
-            variables |= {f"{prefix}_HOST": host, f"{prefix}_PORT": str(port)}
-    if secrets:
-        for account in found["accounts"]:
-            variables[_variable(account["address"], found["domain"])] = account["password"]
-        variables["MAIL_DISPOSABLE_PASSWORD"] = found["disposable"]["password"]
-    variables["MAIL_DISPOSABLE_DOMAIN"] = found["disposable"]["domain"]
+    variables = running.environment(found)
     if json or form == "json":
         show.as_json(variables)
     else:
         for key, value in variables.items():
             show.line(f"export {key}={shlex.quote(value)}" if form == "shell" else f"{key}={_dotenv(value)}")
-
-
-def _variable(address: str, domain: str) -> str:
-    """The variable of a user's password: MAIL_PASSWORD_ALICE; a user of another domain than the main one has that in it too."""
-    named = address.removesuffix(f"@{domain}")
-    return "MAIL_PASSWORD_" + re.sub(r"[^A-Z0-9]", "_", named.upper())
 
 
 def _dotenv(value: str) -> str:
