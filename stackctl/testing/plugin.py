@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stackctl.testing.aio import AsyncMailbox
     from stackctl.testing.mailbox import Mailbox, MailboxFactory
     from stackctl.testing.mailstack import MailStack
+    from stackctl.testing.smtpfaults import SmtpFaults
 
 _MARKER = "mail_engines"
 _WORKER = "stackctl_used"  # the key of xdist's workerinput: the folder in which workers note the stacks that they used
@@ -171,6 +172,16 @@ def async_mailbox(mailbox: Mailbox) -> AsyncMailbox:
     from stackctl.testing.aio import AsyncMailbox
 
     return AsyncMailbox(mailbox)
+
+
+@pytest.fixture
+def smtp_faults(mail_stack: MailStack) -> Iterator[SmtpFaults]:
+    """Lets mail fail on the real servers, until the end of the test."""
+    from stackctl.testing.smtpfaults import SmtpFaults
+
+    made = SmtpFaults(mail_stack.known, mail_stack.domain)
+    yield made
+    made.clear()
 
 
 # --- The report

@@ -14,11 +14,14 @@ import yaml
 from conftest import NAME, stack_file
 from program import Program, containers, left
 
+from stackctl import faults as running_faults
 from stackctl import running, state
+from stackctl.clients.smtp import Refused
 from stackctl.errors import TimedOut, UsageError
 from stackctl.testing.aio import AsyncMailbox
 from stackctl.testing.mailbox import Mailbox, MailboxFactory
 from stackctl.testing.mailstack import MailStack
+from stackctl.testing.smtpfaults import SmtpFaults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("A6")]
 FULL = "full@example.test"
@@ -279,3 +282,38 @@ def test_all_workers_share_one_stack_that_ends_with_the_last_of_them(project: py
         assert left(name) == []
     finally:
         running.down(name, volumes=True)
+
+
+# --- Faults
+
+
+def test_faults_are_of_one_mailbox_and_end_by_one_call(mailbox: Mailbox, mailbox_factory: MailboxFactory, smtp_faults: SmtpFaults) -> None:
+    other = mailbox_factory()
+    smtp_faults.set(mailbox.address, reply=451)
+    with pytest.raises(Refused, match="451"):
+        mailbox.send_from("ann@shop.example", "refused")
+    other.send_from("ann@shop.example", "taken")
+    other.wait_for("taken")
+    smtp_faults.clear()
+    mailbox.send_from("ann@shop.example", "taken too")
+    assert [one.subject for one in mailbox.wait_for_count(1)] == ["taken too"]
+
+
+def test_faults_end_with_their_test(mailbox: Mailbox, mail_stack: MailStack) -> None:
+    faults = SmtpFaults(mail_stack.known, mail_stack.domain)
+    running_faults.put(mail_stack.known, "somebody@else.example", reply=550)
+    faults.set(mailbox.address, reply=552, at="end")
+    assert len(running_faults.listed(running.named(mail_stack.name))) == 2
+    faults.clear()
+    assert [one.address for one in running_faults.listed(running.named(mail_stack.name))] == ["somebody@else.example"], "what others set stays"
+    running_faults.clear(mail_stack.known)
+    with pytest.raises(UsageError, match="no reply that refuses"):
+        faults.set(mailbox.address, reply=250)
+
+
+def test_an_address_is_a_fault_without_any_set_up(mailbox: Mailbox, smtp_faults: SmtpFaults) -> None:
+    first, second = smtp_faults.address("450.rcpt"), smtp_faults.address("450.rcpt")
+    assert first != second
+    with pytest.raises(Refused, match="450"):
+        mailbox.send_to(first)
+    mailbox.assert_none(within=0.1)
