@@ -18,8 +18,6 @@ from stackctl.errors import UsageError
 from stackctl.logformat import Log
 from stackctl.resource import resource as resource
 
-MAILING_LISTS = "mailing-lists"  # what a way of delivery provides by which a store runs the lists of stack.yaml
-
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +55,9 @@ class Delivery(_Frozen):
     mailboxes: tuple[str, ...] = Field((), description="The mailbox formats that it writes, where not every one that the store has")
     accounts: tuple[str, ...] = Field((), description="The ways of keeping accounts that it can look up, where not every one that the store can")
     provides: tuple[str, ...] = Field((), description="What the store provides for mail that comes this way, besides what it always does")
+    list_commands: str = Field(
+        "", description='What may stand behind a mailing list\'s name and `-`, a regular expression (POSIX extended); "" for a store that runs no lists'
+    )
     # What the store is allowed for it, besides what `container` says.
     capabilities: dict[str, str] = Field(default_factory=dict, description="Each with the reason why it is needed")
     volumes: dict[str, str] = Field(default_factory=dict, description="Volume name to mount point; kept over down")
@@ -155,6 +156,8 @@ class Backend(_Frozen):
     known: dict[str, Known] = Field(default_factory=dict, description="What these files may say")
     accounts: tuple[str, ...] = Field((), description="Where it can look accounts up (mta, store); which way of keeping them it is (directory)")
     shared: str = Field("", description="The volume by which the others reach it, at the same path and read-only (role directory)")
+    needs: tuple[str, ...] = Field((), description="What the store has to provide that it shows (role webmail)")
+    works_in: str = Field("", description="The volume of that store in which it works itself, at the same path (role webmail)")
     files: tuple[ConfigFile, ...]
     filters: dict[str, FilterPlaces] = Field(default_factory=dict, description="Filter languages that it runs: sieve, procmail, maildrop")
     container: Container

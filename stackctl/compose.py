@@ -15,7 +15,7 @@ import yaml
 from stackctl.backends import directory, resource
 from stackctl.labels import LABEL, NETWORK, PEER, SERVICE, config_volume, project_name, volume_name
 from stackctl.model import Stack
-from stackctl.render import CONFIG, DIRECTORY, Files, Service, routes
+from stackctl.render import CONFIG, DIRECTORY, Files, Service, routes, shown
 
 STATIC = "org.stackctl.static"
 Ports = Mapping[str, int]  # "dovecot.imaps" -> the published port
@@ -79,6 +79,8 @@ def _service(stack: Stack, service: Service, images: Mapping[str, str], files: F
     mounts += [f"{volume}-{service.name}:{path}" for volume, path in container.volumes.items()]
     if service.role == "mta":
         mounts += [f"{route.volume}-{route.store}:{route.path}" for route in routes(stack) if route.volume]
+    if service.backend.works_in and (store := shown(stack)):
+        mounts.append(f"{service.backend.works_in}-{store.name}:{store.container.volumes[service.backend.works_in]}")
     keeper = directory(stack.accounts.backend)
     if keeper and service.role in ("mta", "store"):
         mounts.append(f"{keeper.shared}-{DIRECTORY}:{keeper.container.volumes[keeper.shared]}:ro")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from stackctl import addresses, known, mechanisms
-from stackctl.backends import MAILING_LISTS, Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
+from stackctl.backends import Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
 from stackctl.model import Stack, Store
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import Mapping, line_of, walk
@@ -161,6 +161,8 @@ class Checks:
         for raw in self.alias_keys("lists"):
             self.claim("list", raw.lower(), ("lists", raw))
             self.served("list", raw.lower(), ("lists", raw))
+            if (found := self.stack.lists.get(raw.lower())) and found.digest:
+                self.claim("list", raw.lower().replace("@", "-digest@"), ("lists", raw, "digest"))
 
     def targets(self) -> None:
         """Whether what aliases and catch-alls name is there."""
@@ -329,7 +331,7 @@ class Checks:
         """Whether a store has one, where there are lists."""
         if not self.stack.lists or not self.sound("stores"):
             return
-        wanted = [(backend.family, way) for backend in all_backends().values() for way, found in backend.delivery.items() if MAILING_LISTS in found.provides]
+        wanted = [(backend.family, way) for backend in all_backends().values() for way, found in backend.delivery.items() if found.list_commands]
         if not any((store.backend, store.delivery) in wanted for store in self.stack.stores):
             hint = " or ".join(f"`{{backend: {family}, delivery: {way}}}`" for family, way in wanted)
             self.bad(("lists",), "no store of this stack has a list manager", f"{hint} has one")
@@ -379,9 +381,17 @@ class Checks:
         webmail = self.stack.webmail
         if webmail is None:
             return
-        self.others["webmail"] = self.server("webmail", webmail.backend, None, ("webmail",))
-        if webmail.store is not None and webmail.store not in self.stores and self.sound("stores"):
+        backend = self.others["webmail"] = self.server("webmail", webmail.backend, None, ("webmail",))
+        if not self.sound("stores"):
+            return
+        if webmail.store is not None and webmail.store not in self.stores:
             self.bad(("webmail", "store"), f"webmail.store: the stack has no store '{shown(webmail.store)}'", self.report.guess(webmail.store, self.stores))
+            return
+        asked = [self.stores[webmail.store]] if webmail.store else list(self.stores.values())
+        if backend and not any(store is None or set(backend.needs) <= set(store.provides) for store in asked):
+            able = dict.fromkeys(one.family for one in all_backends().values() if one.role == "store" and set(backend.needs) <= set(one.provides))
+            what = f"the mailboxes of {webmail.store}" if webmail.store else "any store of this stack"
+            self.bad(("webmail", "store" if webmail.store else "backend"), f"{backend.family} cannot show {what}", f"it can show {', '.join(able)}")
 
     def greetings(self) -> None:
         """Whether a server of the stack can say what it is to greet with."""

@@ -236,7 +236,7 @@ class Filters(Frozen):
 
     sieve: Text | None = Field(None, description="A Sieve script (RFC 5228), until the person puts another in its place by ManageSieve; a file beside stack.yaml.")
     procmail: Text | None = Field(None, description="Recipes as in ~/.procmailrc, for stores with `delivery: procmail`; a file beside stack.yaml.")
-    maildrop: Text | None = Field(None, description="Instructions as in ~/.mailfilter, for stores with `delivery: maildrop`; a file beside stack.yaml.")
+    maildrop: Text | None = Field(None, description="Instructions as in ~/.mailfilter, for stores with `delivery: maildrop` or `smtp`; a file beside stack.yaml.")
 
 
 class CommonFilters(Filters):
@@ -400,15 +400,20 @@ class Webmail(Frozen):
     """A web page where people read and send their mail."""
 
     backend: Text = Field("roundcube", description="Which program: a folder of images/ with the role webmail.")
-    store: Name | None = Field(None, description="The store whose mailboxes it shows, by its name; the first one unless given.")
+    store: Name | None = Field(None, description="The store whose mailboxes it shows, by its name; the first one that it can show unless given.")
 
 
 class MailingList(Frozen):
     """A mailing list, which people join and leave by mail."""
 
     owner: Address = Field(description="Who gets what is written to the list's `-owner` address.")
-    subscribers: tuple[Address, ...] = Field((), description="Who is on the list when it is made; from then on people join and leave by mail.")
-    post: Literal["subscribers", "all"] = Field("subscribers", description="Who may write to it.")
+    subscribers: tuple[Address, ...] = Field((), description="Who is on the list, besides those who join by mail.")
+    post: Literal["subscribers", "moderated", "all"] = Field(
+        "subscribers", description="Who may write to it: everybody, or those who are on it, each message after the owner has approved it where it is moderated."
+    )
+    digest: int | None = Field(
+        None, ge=1, le=24 * 366, description="Hours after which messages go in one to those who joined the list's `-digest` address; none unless given."
+    )
 
 
 @dataclass(frozen=True)

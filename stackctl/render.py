@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl import addresses
-from stackctl.backends import MAILING_LISTS, Backend, Container, Delivery, directory, find, login_host, service_name
+from stackctl.backends import Backend, Container, Delivery, directory, find, login_host, service_name
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 
@@ -124,6 +124,7 @@ class Route:
     volume: str | None
     host_name: str
     mailbox: str = "maildir"
+    list_commands: str = ""
 
     @property
     def suffix(self) -> str:
@@ -242,14 +243,22 @@ def routes(stack: Stack) -> tuple[Route, ...]:
         way, path = service.way, None
         if way.volume:
             path = f"{service.backend.container.volumes[way.volume]}/{service.name}"
-        found.append(Route(service.name, service.delivery, service.name, way.port, path, way.volume, service.hostname, service.mailbox))
+        found.append(Route(service.name, service.delivery, service.name, way.port, path, way.volume, service.hostname, service.mailbox, way.list_commands))
     return tuple(found)
 
 
 def list_store(stack: Stack) -> Route | None:
     """The MTA's way to the store that runs the mailing lists, None where there are none."""
-    able = [service.name for service in services(stack) if MAILING_LISTS in service.provides]
-    return next((way for way in routes(stack) if stack.lists and way.store in able), None)
+    return next((way for way in routes(stack) if stack.lists and way.list_commands), None)
+
+
+def shown(stack: Stack) -> Service | None:
+    """The store whose mailboxes the webmail shows: the one that stack.yaml names, or the first one that can be shown; None where there is no webmail."""
+    if not stack.webmail:
+        return None
+    needs = set(_backend("webmail", stack.webmail.backend, None).needs)
+    stores = (one for one in services(stack) if one.role == "store" and needs <= set(one.provides))
+    return next((one for one in stores if stack.webmail.store in (None, one.name)), None)
 
 
 def passed_quotas(stack: Stack, service: Service) -> str:
@@ -336,7 +345,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "lists": sorted(stack.lists, key=len, reverse=True),
         "system_aliases": addresses.system_aliases(stack),
         "host": stack.host,
-        "shown": next((way for way in ways if stack.webmail and stack.webmail.store in (None, way.store)), None),
+        "shown": shown(stack),
         "webmail_key": secrets.webmail,
         "token_key": secrets.token_key,
         "host_hashes": {user.name: secrets.hashes[stack.host_address(user)] for user in (stack.host.users if stack.host else ())},

@@ -25,7 +25,9 @@ CASES = {
     "dovecot-2.3": 'stores: [{backend: dovecot, version: "2.3"}]\n',
     "mbox": "stores: [{backend: dovecot, mailbox: mbox}]\n",
     "courier-smtp": "stores: [{backend: courier, delivery: smtp}]\nusers: [{address: alice@example.test, quota: {storage: 1M, messages: 9}}]\n"
-    "lists: {my-team@example.test: {owner: alice@example.test, subscribers: [alice@example.test]}}\n",
+    "lists: {my-team@example.test: {owner: alice@example.test, subscribers: [alice@example.test]},\n"
+    "  news@example.test: {owner: alice@example.test, post: moderated, digest: 24}}\n",
+    "sqwebmail": "stores: [{backend: courier}]\nwebmail: {backend: sqwebmail}\n",
     "everything": (HERE / "good_stacks/everything.yaml").read_text(encoding="utf-8"),
     "relayhost": 'relayhost: "[relay.example.net]:587"\n',
     "accounts-sqlite": "accounts: {backend: sqlite}\n",

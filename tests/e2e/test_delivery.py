@@ -419,10 +419,12 @@ class TestSmtp:
 
 # --- Filters
 
+FILTERING = [
+    pytest.param(store, marks=pytest.mark.feature(row)) for store, row in (("lmtp", "C3"), ("lda", "C3"), ("procmail", "C2"), ("maildrop", "C4"), ("smtp", "D6"))
+]
 
-@pytest.mark.parametrize(
-    "store", [pytest.param(store, marks=pytest.mark.feature(row)) for store, row in (("lmtp", "C3"), ("lda", "C3"), ("procmail", "C2"), ("maildrop", "C4"))]
-)
+
+@pytest.mark.parametrize("store", FILTERING)
 def test_a_rule_files_by_sender(store: str, ways: Ways) -> None:
     news = ways.send("this week", sender="newsletter@example.net")
     other = ways.send("this week", sender="friend@example.net")
@@ -432,7 +434,7 @@ def test_a_rule_files_by_sender(store: str, ways: Ways) -> None:
     ways.absent(store, other, "News")
 
 
-@pytest.mark.parametrize("store", [pytest.param("procmail", marks=pytest.mark.feature("C2")), pytest.param("maildrop", marks=pytest.mark.feature("C4"))])
+@pytest.mark.parametrize("store", FILTERING[2:])
 def test_a_rule_looks_into_the_body_or_not(store: str, ways: Ways) -> None:
     inside = ways.send("see below", body="The body of the matter is this.\n")
     above = ways.send("body of the matter")
@@ -441,9 +443,7 @@ def test_a_rule_looks_into_the_body_or_not(store: str, ways: Ways) -> None:
     ways.absent(store, above, "Body")
 
 
-@pytest.mark.parametrize(
-    "store", [pytest.param(store, marks=pytest.mark.feature(row)) for store, row in (("lmtp", "C3"), ("lda", "C3"), ("procmail", "C2"), ("maildrop", "C4"))]
-)
+@pytest.mark.parametrize("store", FILTERING)
 def test_a_rule_sends_a_copy_on(store: str, ways: Ways) -> None:
     """What an agent or a store hands in goes through the MTA like all mail: bob has it in every store."""
     message_id = ways.send("a copy to bob")
@@ -451,7 +451,7 @@ def test_a_rule_sends_a_copy_on(store: str, ways: Ways) -> None:
     ways.arrives(store, message_id, who=BOB)
 
 
-@pytest.mark.parametrize("store", [pytest.param("procmail", marks=pytest.mark.feature("C2")), pytest.param("maildrop", marks=pytest.mark.feature("C4"))])
+@pytest.mark.parametrize("store", FILTERING[2:])
 def test_common_rules_come_before_ones_own(store: str, ways: Ways) -> None:
     for who in (ALICE, BOB):
         common = ways.send("this week", to=who, sender="newsletter@example.net", more="X-Common: yes\n")
@@ -541,10 +541,11 @@ def test_a_filter_is_tried_without_delivery(store: str, row: str, ways: Ways) ->
     ways.absent(store, "<tried@example.net>")
 
 
-@pytest.mark.feature("C4")
-def test_maildrop_is_tried_too(ways: Ways) -> None:
+@pytest.mark.feature("C4", "D6")
+@pytest.mark.parametrize("store", ["maildrop", "smtp"])
+def test_maildrop_is_tried_too(store: str, ways: Ways) -> None:
     message = "From: friend@example.net\nTo: alice@example.test\nSubject: tried\n\nThe body of the matter\n"
-    output = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "maildrop", stdin=message).stdout
+    output = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", store, stdin=message).stdout
     assert "would be filed as: ~/Maildir/.Body/" in output
 
 
@@ -579,7 +580,7 @@ def test_broken_filters_lose_nothing_and_check_names_their_lines(ways: Ways) -> 
         for name in BROKEN:
             (ways.folder / name).write_text(textwrap.dedent(FILES[name]).lstrip(), encoding="utf-8")
         ways.cli("up")
-    for _, _, store in BROKEN.values():
+    for store in (*(store for _, _, store in BROKEN.values()), "smtp"):
         ways.arrives(store, message_id, within=60)
 
 
@@ -591,7 +592,7 @@ def test_a_filter_that_stack_yaml_no_longer_has_is_gone(ways: Ways) -> None:
         path.write_text(re.sub(r", filters: \{sieve: alice.*?\}", "", text), encoding="utf-8")
         ways.cli("up")
         message_id = ways.send("this week", sender="newsletter@example.net")
-        for store in ("lda", "procmail", "maildrop"):
+        for store in ("lda", "procmail", "maildrop", "smtp"):
             ways.arrives(store, message_id)
     finally:
         path.write_text(text, encoding="utf-8")

@@ -23,14 +23,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.feature("D6")]
 
 STACK = f"{NAME}-lists"
 CONTAINER = f"{project_name(STACK)}-second-1"
+FOLDER = "/var/lib/courier/lists"
 ALICE, BOB, CAROL, GONE = "alice@example.test", "bob@example.test", "carol@example.test", "gone@example.test"
 TEAM, NEWS = "team@example.test", "team-news@example.test"  # the second looks like an address for a command of the first
+BOARD = "board@example.test"
 FILE = f"""\
 stores: [{{backend: dovecot}}, {{name: second, backend: courier, delivery: smtp}}]
 users: [{{address: {ALICE}}}, {{address: {BOB}}}, {{address: {CAROL}}}, {{address: {GONE}}}]
 lists:
   {TEAM}: {{owner: {ALICE}, subscribers: [{ALICE}, {BOB}, {GONE}]}}
   {NEWS}: {{owner: {ALICE}, subscribers: [{BOB}], post: all}}
+  {BOARD}: {{owner: {ALICE}, subscribers: [{BOB}, {CAROL}], post: moderated, digest: 24}}
 limits: {{auth_failure_delay: 0}}
 """
 
@@ -41,10 +44,10 @@ class People:
 
     found: Any
 
-    def send(self, sender: str, to: str, subject: str = "") -> str:
-        """A message from a person; returns its subject, which is its own unless it is given."""
+    def send(self, sender: str, to: str, subject: str = "", body: str = "") -> str:
+        """A message from a person; returns its subject, which is its own unless it is given. It is the text too, unless that is given."""
         subject = subject or f"subject-{os.urandom(6).hex()}"
-        text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nMessage-ID: <{os.urandom(8).hex()}@example.test>\n\nHello.\n"
+        text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nMessage-ID: <{os.urandom(8).hex()}@example.test>\n\n{body or subject}\n"
         with Smtp(Where.of(self.found, "mta", "smtp")) as smtp:
             smtp.send(sender, [to], text.replace("\n", "\r\n").encode())
         return subject
@@ -62,12 +65,19 @@ class People:
         found: list[EmailMessage] = until(lambda: self.look(who, *criteria, store=store), 30, f"{criteria} for {who}")
         return found[0]
 
-    def confirm(self, who: str, command: str, answer: str) -> None:
+    def confirm(self, who: str, command: str, answer: str, to: str = "team") -> None:
         """A request by mail, subscribe or unsubscribe, its confirmation as the list manager asks for it, and its last word, which holds `answer`."""
-        self.send(who, f"team-{command}@example.test")
-        asked = self.take(who, "HEADER", "Reply-To", f"team-{command.replace('scribe', 'confirm')}-")
+        self.send(who, f"{to}-{command}@example.test")
+        asked = self.take(who, "HEADER", "Reply-To", f"{to}-{command.replace('scribe', 'confirm')}-")
         self.send(who, str(asked["Reply-To"]), "yes")
         self.take(who, "BODY", answer)
+
+    def decide(self, subject: str, word: str = "", reason: str = "") -> None:
+        """What the owner of BOARD answers to the request to approve a message: as mail programs do it, with the text of the request quoted."""
+        asked = self.take(ALICE, "HEADER", "Reply-To", "board-moderate@example.test", "BODY", subject)
+        text = next(part for part in asked.walk() if part.get_content_type() == "text/plain").get_content()
+        quoted = "".join(f"> {line}\n" for line in text.splitlines()).replace("> Insert any", f"{reason}\n> Insert any")
+        self.send(ALICE, str(asked["Reply-To"]), f"{word} Re: {asked['Subject']}", f"On some day, the list wrote:\n{quoted}")
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +92,18 @@ def people(program: Program) -> People:
 
 
 def subscribers(address: str) -> set[str]:
-    listed = docker("exec", "-u", "courier", CONTAINER, "couriermlm", "lsub", f"/var/lib/courier/lists/{address}/list")
-    return {line.split()[0] for line in listed.splitlines()}  # behind it is the date
+    return {line.split()[0] for line in inside(f"couriermlm lsub {FOLDER}/{address}/list").splitlines()}  # behind it is the date
+
+
+def inside(command: str) -> str:
+    """What a command says in the store's container, as the user of its list manager."""
+    return docker("exec", "-u", "courier", CONTAINER, "sh", "-c", command)
+
+
+def upkeep(made_older: str, days: int) -> None:
+    """What the store does each hour, after some days have gone by for a file or a folder of files."""
+    inside(f"find {FOLDER}/{made_older} -type f -exec touch -d '{days} days ago' {{}} +")
+    inside("/usr/local/lib/stackctl/lists upkeep")
 
 
 def test_people_join_write_and_leave_by_mail(people: People) -> None:
@@ -108,7 +128,11 @@ def test_people_join_write_and_leave_by_mail(people: People) -> None:
 def test_a_request_that_nobody_confirms_changes_nothing(people: People) -> None:
     before = subscribers(TEAM)
     people.send("nobody@inbox.example.test", "team-subscribe@example.test")
-    people.take("nobody@inbox.example.test", "SUBJECT", "confirmation request")
+    asked = people.take("nobody@inbox.example.test", "SUBJECT", "confirmation request")
+    assert subscribers(TEAM) == before
+    upkeep(f"{TEAM}/list/commands", days=3)
+    people.send("nobody@inbox.example.test", str(asked["Reply-To"]), "yes")
+    people.take("nobody@inbox.example.test", "BODY", "Invalid confirmation")
     assert subscribers(TEAM) == before
 
 
@@ -133,24 +157,64 @@ def test_addresses_of_a_list_and_others(people: People) -> None:
     people.take(ALICE, "SUBJECT", subject)
     people.send("helpless@inbox.example.test", "team-help@example.test")
     people.take("helpless@inbox.example.test", "BODY", "team-subscribe@example.test")
-    for address in ("teams@example.test", "tea-subscribe@example.test", "team=40example.test@example.test", "team=40example.test@store.internal"):
+    unknown = ["team-xyz", "team-subscribed", "team-subconfirm-abc", "team-digest", "team-digest-subscribe", "team-bounce", "board-digest-xyz"]
+    unknown += ["teams", "tea-subscribe", "team=40example.test"]
+    for address in (*(f"{one}@example.test" for one in unknown), "team=40example.test@store.internal"):
         with pytest.raises(Refused) as refused:
             people.send(ALICE, address)
         assert refused.value.code in (550, 554)
 
 
-def test_what_comes_back_counts_against_a_subscriber(program: Program, people: People) -> None:
-    """The user is no more, the subscription is: the report of it leads to the list's address for that subscriber."""
+def test_the_owner_approves_a_message_or_not(people: People) -> None:
+    approved, dropped, refused = (people.send(BOB, BOARD) for _ in range(3))
+    people.decide(refused, "reject", "Not on this list.")
+    people.take(BOB, "BODY", "Not on this list.")
+    people.decide(dropped, "no")
+    people.decide(approved)
+    assert people.take(CAROL, "SUBJECT", approved)["From"] == BOB
+    until(lambda: not inside(f"ls {FOLDER}/{BOARD}/list/modqueue"), 30, "the last decision")
+    for subject in (dropped, refused):
+        assert not people.look(CAROL, "SUBJECT", subject)
+    people.send(BOB, "board-moderate@example.test", "yes")
+    people.take(BOB, "BODY", "Invalid moderation message")
+
+
+def test_a_digest_has_the_messages_of_a_day(people: People) -> None:
+    reader = "reader@inbox.example.test"
+    people.confirm(reader, "subscribe", "succesfully confirmed", to="board-digest")
+    subject = people.send(BOB, BOARD)
+    people.decide(subject)
+    people.take(CAROL, "SUBJECT", subject)
+    waiting = f"{BOARD}/digest/modqueue"
+    upkeep(waiting, days=0)
+    assert inside(f"ls {FOLDER}/{waiting}")
+    upkeep(waiting, days=2)
+    digest = people.take(reader, "BODY", subject)
+    assert digest.get_content_type() == "multipart/digest" and digest["From"].endswith("<board-digest@example.test>")
+    assert not inside(f"ls {FOLDER}/{waiting}")
+    assert not people.look(reader, "HEADER", "Subject", subject), "it came within the digest alone"
+
+
+def test_who_cannot_be_reached_is_asked_and_removed(program: Program, people: People) -> None:
+    """The user is no more, the subscription is: the reports of what cannot be delivered lead to the list's address for that subscriber."""
     program("user", "delete", GONE)
-    folder = f"/var/lib/courier/lists/{TEAM}/list/bounces"
-    assert not docker("exec", CONTAINER, "ls", folder).split()
+    bounces = f"{TEAM}/list/bounces"
+    assert not inside(f"ls {FOLDER}/{bounces}")
     people.send(BOB, TEAM)
-    until(lambda: docker("exec", CONTAINER, "ls", folder).split(), 30, "a bounce")
+    until(lambda: inside(f"ls {FOLDER}/{bounces}"), 30, "a bounce")
+    upkeep(bounces, days=0)
+    assert GONE in subscribers(TEAM)
+    upkeep(bounces, days=4)
+    until(lambda: GONE not in subscribers(TEAM), 30, "the end of a subscription")
 
 
-def test_subscriptions_outlast_the_containers(program: Program, people: People) -> None:
-    people.confirm("erin@inbox.example.test", "subscribe", "succesfully confirmed")
+def test_subscribers_change_in_stack_yaml_and_by_mail(program: Program, people: People) -> None:
+    joined, named = "erin@inbox.example.test", "named@inbox.example.test"
+    people.confirm(joined, "subscribe", "succesfully confirmed")
+    people.confirm(BOB, "unsubscribe", "succesfully processed")
     before = subscribers(TEAM)
     program("down")
+    program.write(FILE.replace(f"subscribers: [{ALICE}, {BOB}, {GONE}]", f"subscribers: [{BOB}, {named}]").replace(f", {{address: {GONE}}}", ""))
     program("up")
-    assert subscribers(TEAM) == before >= {"erin@inbox.example.test"}
+    assert {ALICE, joined} <= before and BOB not in before
+    assert subscribers(TEAM) == before - {ALICE} | {named}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
-import os
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsing import URL, WITHIN, browsing
 from conftest import NAME
 from program import Program, docker, until
 
@@ -31,10 +30,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.feature("D8")]
 STACK = f"{NAME}-webmail"
 CONTAINER = f"{project_name(STACK)}-webmail-1"
 ALICE, BOB = "alice@example.test", "bob@example.test"
-CHROMIUM, CERTUTIL = Path("/usr/bin/chromium"), Path("/usr/bin/certutil")
-QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-URL = "https://localhost:8443/"  # as the browser sees it, from the inside
-WITHIN = 30  # seconds for what a page does
 FILE = """\
 stores: [{backend: dovecot}]
 webmail: {}
@@ -60,27 +55,8 @@ def found(webmail: Program) -> Any:
 
 @pytest.fixture(scope="module")
 def browser(found: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser in a home of its own, in which the stack's CA is trusted and nothing is excused."""
-    if not (CHROMIUM.exists() and CERTUTIL.exists()):
-        pytest.skip("no browser here: `apt-get install chromium libnss3-tools`")
-    pid = docker("inspect", "-f", "{{.State.Pid}}", CONTAINER).strip()
-    if not os.access(f"/proc/{pid}/ns/net", os.R_OK):
-        pytest.skip("entering the network of a container is for root on the engine's own machine")
-    from playwright.sync_api import sync_playwright
-
-    # A network that comes or goes on this machine, another test's say, makes Chromium drop its connections (ERR_NETWORK_CHANGED). In the webmail's own none does.
-    home = tmp_path_factory.mktemp("home")
-    program = home / "chromium"
-    program.write_text(f'#!/bin/sh\nexec nsenter --net=/proc/{pid}/ns/net {CHROMIUM} "$@"\n')
-    program.chmod(0o755)
-    store = home / ".pki/nssdb"
-    store.mkdir(parents=True)
-    for what in (["-N", "--empty-password"], ["-A", "-n", "local", "-t", "C,,", "-i", found["ca"]]):
-        subprocess.run([CERTUTIL, *what, "-d", f"sql:{store}"], check=True)
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, args=QUIET.split(), env={**os.environ, "HOME": str(home)})
+    with browsing(CONTAINER, found["ca"], tmp_path_factory.mktemp("home")) as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
