@@ -1,5 +1,8 @@
 """What the engine calls the parts of a stack, the labels by which they are found, and where an image has its verbs. It asks the engine nothing."""
 
+import re
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")  # of a stack or a service: what containers, hosts and volumes can carry
 LABEL = "org.stackctl.stack"
 SERVICE = "org.stackctl.service"
 IMAGE = "org.stackctl.image"  # of an image: stackctl has built it

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema, model_validator
 
+from stackctl.labels import NAME
+
 # RFC 1035 2.3.1 label, RFC 1123 2.1 (a digit may lead); at least two labels, at most 253 octets.
 _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # RFC 5321 4.1.2 Dot-string, 4.5.3.1.1: a local part of at most 64 octets. "+" separates the detail (RFC 5233).
@@ -19,8 +21,6 @@ _LOCAL = re.compile(r"(?=.{1,64}$)[a-z0-9!#$%&'*/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*/=
 _HOST_LABELS = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
 # A next hop as MTAs write it: a host in brackets, or a domain whose mail exchangers are asked for.
 _NEXT_HOP = re.compile(rf"(\[(?P<host>[0-9a-f:.]+|{_HOST_LABELS})\]|(?P<domain>{_HOST_LABELS}))(:(?P<port>[0-9]{{1,5}}))?", re.IGNORECASE)
-# Names reach host names, volume names and container names: keep to what all three take.
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 # What /etc/aliases is used for in practice, and nothing that a table or a shell reads otherwise.
 _ALIAS_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,63}")
 _INCLUDE = re.compile(r":include:(?P<path>[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)")
@@ -114,7 +114,7 @@ def host_name(value: str) -> str:
 
 def name(value: str) -> str:
     """A name for a stack or a store; ValueError when containers, hosts and volumes cannot carry it."""
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise ValueError(f"'{value}' is not a name: lower-case letters, digits and '-', at most 32")
     return value
 

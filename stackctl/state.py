@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stackctl.errors import StackctlError, TimedOut, UsageError
+from stackctl.labels import NAME
 from stackctl.verifier import verifier
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -112,7 +113,9 @@ def root() -> Path:
 
 
 def folder(name: str) -> Path:
-    """The folder of one stack."""
+    """The folder of one stack. Raises UsageError for a name that no stack can have."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"'{name}' is no name of a stack", "lower-case letters, digits and '-', at most 32")
     return root() / name
 
 

@@ -124,6 +124,13 @@ def test_a_command_is_in_the_documentation(command: str) -> None:
     assert f"stackctl {command}" in text
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "Upper", "a" * 33, "-x"])
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+def test_a_name_that_no_stack_can_have_is_told(command: str, name: str, alone: Program) -> None:
+    assert "is no name of a stack" in alone(command, f"--name={name}", code=2).err
+    assert not (alone.folder / "elsewhere").exists()
+
+
 def test_help_names_the_exit_codes(alone: Program) -> None:
     text = " ".join(alone("--help").out.split())
     assert "0 ok, 1 a check or test failed, 2 usage or bad stack.yaml, 3 engine trouble, 4 timed out, 130 interrupted" in text
