@@ -1,4 +1,4 @@
-"""What action.yml and report/action.yml run: `images`, `up` and `report`, with the program `stackctl` that they have installed.
+"""What action.yml and ci/report/action.yml run: `images`, `up` and `report`, with the program `stackctl` that they have installed.
 
 A password reaches the job's variables only after the runner was told to mask it, and never an output or the summary.
 """

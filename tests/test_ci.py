@@ -136,7 +136,7 @@ def test_a_failed_start_fails_the_step_with_the_reason(runner: Runner, tmp_path:
 
 
 def test_the_report_has_the_logs_and_ends_the_stack(runner: Runner) -> None:
-    runner.action(ROOT / "report")
+    runner.action(ROOT / "ci" / "report")
     report = Path(runner.outputs["collect"]["path"])
     assert "postfix/" in (report / "logs.txt").read_text()
     assert (report / "queue.json").read_text().strip() == "[]"

@@ -26,7 +26,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def ended(argv: list[str], folder: Path, env: Mapping[str, str]) -> str:
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=NPM_WITHIN)
+    done = subprocess.run(argv, cwd=folder, env={**env, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True, timeout=NPM_WITHIN)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

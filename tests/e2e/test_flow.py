@@ -106,7 +106,7 @@ def announced(demo: Demo) -> dict[str, dict[str, set[str]]]:
 @pytest.mark.feature("D1", "D2")
 def test_a_store_provides_what_its_server_announces(demo: Demo, announced: dict[str, dict[str, set[str]]]) -> None:
     """Both ways, for every word of any backend.yaml that is the name of an IMAP extension."""
-    others = {"imap", "pop3", "sieve", "quota-enforced", "quota-warning", "idle-prompt"}  # listeners, and what is no matter of a protocol
+    others = {"imap", "pop3", "sieve", "quota-enforced", "quota-warning", "idle-prompt", "open-maildirs"}  # listeners, and what is no matter of a protocol
     provided = {store: set(about["provides"]) - others for store, about in demo.endpoints["stores"].items()}
     words = set().union(*provided.values())
     assert provided == {store: words & {name.partition("=")[0].lower() for name in here["IMAP"]} for store, here in announced.items()}
