@@ -16,7 +16,7 @@ from imaplib import IMAP4
 from pathlib import Path
 from smtplib import SMTPException
 
-from bench import accounts, fixture, logs, mail, size, start
+from bench import accounts, contents, fixture, logs, mail, size, start
 from bench.figures import Figure, table
 from bench.stacks import Bench
 from stackctl.backends import all_backends
@@ -33,7 +33,14 @@ def measures() -> dict[str, Measure]:
         found[f"single-{store.name}"] = partial(mail.single, store=store)
         found[f"burst-{store.name}"] = partial(mail.burst, store=store)
         found[f"sessions-{store.name}"] = partial(mail.sessions, store=store)
-    return {**found, "accounts": accounts.accounts, "logs": logs.logs, "fixture": fixture.fixture, "memory": size.memory, "disk": size.disk}
+    return found | {
+        "accounts": accounts.accounts,
+        "contents": contents.contents,
+        "logs": logs.logs,
+        "fixture": fixture.fixture,
+        "memory": size.memory,
+        "disk": size.disk,
+    }
 
 
 def main() -> int:

@@ -59,6 +59,14 @@ def hand_in(known: state.State, wanted: Mapping[str, Entry], everything: bool = 
     known.handed = {address: entry.fields for address, entry in wanted.items()}
 
 
+def reset(known: state.State) -> None:
+    """Makes the directory hold what stackctl put in and nothing else, whatever was changed there by its own tools. Raises EngineError where it does not answer."""
+    _ask(known, "account-delete", [address for address in listed(known) if address not in known.handed])
+    entries = [f"{address}\t{fields}" for address, fields in known.handed.items()]
+    _ask(known, "account-add", entries)
+    _ask(known, "account-password", entries)
+
+
 def listed(known: state.State) -> dict[str, int | None]:
     """Every account of the directory with its quota in octets, None for no limit. Raises EngineError where it does not answer."""
     rows = (line.partition("\t") for line in _ask(known, "account-list").splitlines())

@@ -13,6 +13,7 @@ from stackctl.errors import StackctlError, UsageError
 from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
 from stackctl.problems import Report, valid
 
+_CHANGES = ("added", "deleted", "changed", "replaced", "aliases", "aliases_deleted", "domains", "domains_deleted")  # of a state, by a running stack
 _HINT = "an alias is an address or a name, and stands for such; a system alias for '|command' and /file too"
 
 
@@ -34,7 +35,7 @@ def user_add(known: state.State, who: str, password: str | None = None, quota: i
         if host not in here.strict_domains:
             raise UsageError(f"the stack does not serve {host}", f"it serves {', '.join(here.strict_domains)}; `stackctl domain add {host}` adds it")
         valid(partial(addresses.system_user, here), who)
-        known.credentials.pop(who, None)
+        _take_password(known, who)
         known.added[who] = quota
         known.deleted = [other for other in known.deleted if other != who]
         known.changed.append(who)
@@ -49,6 +50,7 @@ def user_password(known: state.State, who: str, password: str | None = None) -> 
             directory.set_password(known, valid(address, who), made.hash)
             return made.password
         who = _known(change.stack, who)
+        _take_password(known, who)
         known.credentials[who] = state.new_credential(password)
         known.changed = [*dict.fromkeys([*known.changed, who])]
         return known.credentials[who].password
@@ -61,10 +63,10 @@ def user_delete(known: state.State, who: str) -> None:
             directory.delete(known, valid(address, who))
             return
         who = _known(change.stack, who)
+        _take_password(known, who)
         known.added.pop(who, None)
         known.deleted = [*dict.fromkeys([*known.deleted, who])]
         known.changed = [other for other in known.changed if other != who]
-        known.credentials.pop(who, None)
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,8 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
         if gone and not force:
             raise UsageError(f"{name} has {', '.join(gone[:5])}{f' and {len(gone) - 5} more' * (len(gone) > 5)}", "--force deletes them too; mail stays in the volumes")
         for who in users:
+            _take_password(known, who)
             known.added.pop(who, None)
-            known.credentials.pop(who, None)
         known.deleted = [*dict.fromkeys([*known.deleted, *users])]
         known.changed = [other for other in known.changed if other not in users]
         known.aliases = {alias: targets for alias, targets in (known.aliases | shortened).items() if alias not in aliases}
@@ -222,6 +224,18 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
         known.domains.pop(name, None)
         known.domains_deleted = [*dict.fromkeys([*known.domains_deleted, name])]
     return tuple(gone)
+
+
+def reset(known: state.State) -> None:
+    """Undoes every change that was made while the stack ran: users, passwords, aliases and domains are what its file says."""
+    if not any(getattr(known, name) for name in _CHANGES):
+        return
+    with changing(known):
+        for who in (*known.added, *known.changed):
+            known.credentials.pop(who, None)
+        known.credentials |= known.replaced
+        for name in _CHANGES:
+            getattr(known, name).clear()
 
 
 @dataclass
@@ -244,6 +258,13 @@ def changing(known: state.State) -> Iterator[Change]:
         except StackctlError:
             known.__dict__.update(vars(state.load(known.name)))  # nothing of a refused change stays
             raise
+
+
+def _take_password(known: state.State, who: str) -> None:
+    """Takes a user's password away; one that he had before any change is remembered."""
+    before = known.credentials.pop(who, None)
+    if before and who not in known.added and who not in known.changed:
+        known.replaced.setdefault(who, before)
 
 
 def _base(known: state.State) -> Stack:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackctl import command, inventory, running, state
+from stackctl import command, running, state
 from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, UsageError
 from stackctl.labels import VERBS
@@ -37,16 +37,14 @@ def test(known: state.State, who: str, password: str, service: str = "imap", sto
     if service == "smtp" and store is not None:
         raise UsageError("logins for submission are checked by the MTA, and by no store", "leave --store out")
     servers = ["mta"] if service == "smtp" else running.stores(known, store)
-    state_of = {one.service: one.state for one in inventory.containers(known.name)}
-    return tuple(_ask(known, server, state_of.get(server, "gone"), service, who, password) for server in servers)
+    running.require(known, servers)
+    return tuple(_ask(known, server, service, who, password) for server in servers)
 
 
-def _ask(known: state.State, server: str, now: str, service: str, who: str, password: str) -> Verdict:
+def _ask(known: state.State, server: str, service: str, who: str, password: str) -> Verdict:
     backend = all_backends()[state.parts(known.endpoints)[server]["backend"]]
     if VERB not in backend.verbs:
         raise UsageError(f"{backend.name} has no verb {VERB}", f"it has {', '.join(backend.verbs)}")
-    if now != "running":
-        raise CheckFailed(f"{server} of the stack {known.name} does not run ({now})", "`stackctl resume` wakes a paused stack, `stackctl up` starts one")
     argv = ["docker", "exec", "-i", known.containers[server], f"{VERBS}/{VERB}", service, who]
     done = command.run(argv, stdin=f"{password}\n".encode(), check=False)
     output = (done.stdout + done.stderr).decode("utf-8", "replace").strip()

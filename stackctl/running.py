@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from typing import Any
 
 from stackctl import engine, inventory, standing, state
 from stackctl.clients.where import open_listeners
-from stackctl.errors import UsageError
+from stackctl.errors import CheckFailed, UsageError
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,14 @@ def status(known: state.State) -> tuple[ServiceStatus, ...]:
         )
         for name, part in parts.items()
     )
+
+
+def require(known: state.State, services: Iterable[str]) -> None:
+    """Raises CheckFailed unless the servers of all these services run."""
+    states = {one.service: one.state for one in inventory.containers(known.name)}
+    for service in services:
+        if (now := states.get(service, "gone")) != "running":
+            raise CheckFailed(f"{service} of the stack {known.name} does not run ({now})", "`stackctl resume` wakes a paused stack, `stackctl up` starts one")
 
 
 def pause(known: state.State) -> None:

@@ -55,6 +55,7 @@ class State:
     added: dict[str, int | None] = field(default_factory=dict)  # users made while it ran: address -> quota
     deleted: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)  # users whose password is not the one in stack.yaml any more
+    replaced: dict[str, Credential] = field(default_factory=dict)  # what users of stack.yaml had before their password was changed while it ran
     aliases: dict[str, list[str]] = field(default_factory=dict)  # aliases and system aliases set while it ran
     aliases_deleted: list[str] = field(default_factory=list)
     domains: dict[str, str | None] = field(default_factory=dict)  # domains added while it ran: name -> who gets the mail for its unknown addresses
@@ -71,6 +72,7 @@ class State:
     compose_digest: str = ""
     images: dict[str, str] = field(default_factory=dict)  # backend -> the image that its containers were started from
     endpoints: dict[str, Any] = field(default_factory=dict)
+    snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)  # copies of all mail: name -> when, and of which stores
 
     def credential(self, address: str, password: str | None = None) -> Credential:
         """The credential of an address: the one that is known, unless another password is given; made where there is none."""
@@ -130,6 +132,7 @@ def load(name: str) -> State:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw["credentials"] = {address: Credential(**pair) for address, pair in raw["credentials"].items()}
+        raw["replaced"] = {address: Credential(**pair) for address, pair in raw.get("replaced", {}).items()}
         raw["disposable"] = Credential(**raw["disposable"]) if raw.get("disposable") else None
         return State(**{item.name: raw[item.name] for item in fields(State) if item.name in raw})  # an older version knew fewer
     except FileNotFoundError:

@@ -210,6 +210,17 @@ class Accounts(Anywhere):
                 deliver(found, who, "gone")
             assert "is no user" in kept("user", "delete", who, code=2).err
 
+    @pytest.mark.feature("A6")
+    def test_a_reset_of_everything_takes_away_who_was_added_by_hand(self, kept: Program, found: Any) -> None:
+        self.add(kept)
+        kept("reset", "accounts")
+        assert CAROL in kept("user", "list").out, "what stackctl did not put in is not its own to take, short of everything"
+        kept("reset", "everything")
+        assert CAROL not in kept("user", "list").out
+        refused(found, ("mta", CAROL, "by hand"))
+        for service in everywhere(found):
+            login(found, service, ALICE, password_of(found, ALICE))
+
     def test_no_secret_of_the_lookup_leaves_its_files(self, kept: Program) -> None:
         state = (kept.state / "state.json").read_text()
         secret = yaml.safe_load(state)["directory"]
