@@ -120,6 +120,7 @@ class Known(_Frozen):
     """
 
     names: str = Field("", description="A file of this folder with every name, one a line")
+    numbers: tuple[str, ...] = Field((), description="Names whose value the server reads as a whole number, and anything else as 0")
     patterns: tuple[str, ...] = Field((), description="Further names; a group `entry` must be an entry, known or made by the user")
     entries: tuple[str, ...] = Field((), description="The entries that there are already")
     entries_of: str = Field("", description="The native file whose keys are entries too")
@@ -149,7 +150,9 @@ class Backend(_Frozen):
     mechanisms: dict[str, Mechanism] = Field(default_factory=dict, description="The SASL mechanisms that stack.yaml can choose (mta, store)")
     greetings: tuple[str, ...] = Field((), description="The protocols whose greeting can be set")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
-    keeps_quotas: tuple[str, ...] = Field((), description="Those of them in which it keeps Maildirs to quotas itself, and warns; of accounts in files (role mta)")
+    keeps_quotas: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Those of them in which it keeps mailboxes to quotas itself, and warns, each with their formats (role mta)"
+    )
     mailboxes: tuple[str, ...] = ()
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")
     settings: tuple[str, ...] = Field((), description="Native files that take pass-through settings")

@@ -89,16 +89,26 @@ def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
                     client().api.connect_container_to_network(container, row["Id"], aliases=list(aliases))
 
 
-def fill(stack: str, image: str, files: Mapping[str, Files]) -> None:
-    """Puts files into the configuration volumes of services: one archive through one container that never starts."""
+def fill(stack: str, image: str, files: Mapping[str, Files], clear: Callable[[Callable[[], None]], object] = lambda remove: remove()) -> None:
+    """Puts files into the configuration volumes of services: one archive through one container that never starts.
+
+    `clear` is given what removes that container: it may leave that to another thread, and has to see that it ends.
+    """
     with _undisturbed(), translated():
         binds = [f"{volume_name(stack, config_volume(service))}:{_HELPER}/{service}" for service in files]
         api = client().api
         made = api.create_container(image, entrypoint="true", labels={LABEL: stack}, network_disabled=True, host_config=api.create_host_config(binds=binds))
+
+        def remove() -> None:
+            with translated():
+                api.remove_container(made["Id"], force=True)
+
         try:
             api.put_archive(made["Id"], _HELPER, _archive(files))
-        finally:
-            api.remove_container(made["Id"], force=True)
+        except BaseException:
+            remove()
+            raise
+        clear(remove)
 
 
 def _archive(files: Mapping[str, Files]) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 from stackctl.backends import Backend, Known
 
 Native = Mapping[str, Mapping[str, Any]]
+_SWITCHES = {"yes": "1", "on": "1", "true": "1", "no": "0", "off": "0", "false": "0"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class _Look:
             yield from self.shaped(file, known, key, value)
         elif not self.knows(file, key):
             yield self.unknown(file, file, key, key)
+        elif key in known.numbers and not isinstance(value, int) and not re.fullmatch(r"[+-]?\d+", text := " ".join(_texts(value))):
+            hint = f"did you mean {_SWITCHES[text.lower()]}?" if text.lower() in _SWITCHES else "write digits"
+            yield Slip(file, key, f"{file}.{key}: '{text}' is no number: {self.backend.family} takes it for 0", hint=hint)
         if known.inside:
             for text in _texts(value):
                 for found in re.finditer(known.inside, text):

@@ -199,7 +199,7 @@ def services(stack: Stack) -> tuple[Service, ...]:
         name = store.name or service_name(backend)
         way = store.delivery or next(iter(backend.delivery))
         mechanisms = (store.auth or stack.auth).mechanisms
-        by_mta = _QUOTAS if keeps_quotas(stack, mta, way) and store.mailbox == "maildir" else ()
+        by_mta = _QUOTAS if keeps_quotas(stack, mta, way, store.mailbox) else ()
         found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms, by_mta, store.listeners))
     if keeper := directory(stack.accounts.backend):
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
@@ -210,9 +210,13 @@ def services(stack: Stack) -> tuple[Service, ...]:
     return tuple(found)
 
 
-def keeps_quotas(stack: Stack, mta: Backend, way: str) -> bool:
-    """Whether an MTA that delivers by this way keeps Maildirs to their quotas: it knows those of accounts in files."""
-    return way in mta.keeps_quotas and not directory(stack.accounts.backend)
+def keeps_quotas(stack: Stack, mta: Backend, way: str, mailbox: str) -> bool:
+    """Whether an MTA that delivers by this way keeps mailboxes of this format to their quotas. It looks for those of a directory where stack.yaml has any."""
+    return mailbox in mta.keeps_quotas.get(way, ()) and (_limited(stack) or not directory(stack.accounts.backend))
+
+
+def _limited(stack: Stack) -> bool:
+    return bool(stack.mailbox_size_limit or any(user.quota for user in stack.users))
 
 
 def certificate_names(stack: Stack) -> tuple[str, ...]:
@@ -263,13 +267,13 @@ def shown(stack: Stack) -> Service | None:
 
 def passed_quotas(stack: Stack, service: Service) -> str:
     """What there is to say of a store whose mail comes past the quotas of the stack; "" where they hold, or where there is none."""
-    if service.role != "store" or "quota-enforced" in service.provides or not (stack.mailbox_size_limit or any(user.quota for user in stack.users)):
+    if service.role != "store" or "quota-enforced" in service.provides or not _limited(stack):
         return ""
     mta = _backend("mta", stack.mta.backend, stack.mta.version)
     keep = [
         name
         for name, way in service.backend.delivery.items()
-        if ("quota-enforced" in way.provides and (not way.accounts or stack.accounts.backend in way.accounts)) or keeps_quotas(stack, mta, name)
+        if ("quota-enforced" in way.provides and (not way.accounts or stack.accounts.backend in way.accounts)) or keeps_quotas(stack, mta, name, service.mailbox)
     ]
     instead = f"; `delivery: {keep[0]}` keeps to it" if keep else ""
     return f"{service.name} shows a quota, but mail that comes by {service.delivery} is let in over it{instead}"

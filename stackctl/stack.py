@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -273,8 +273,10 @@ def _containers(plan: Plan, tags: Mapping[str, str], existing: Mapping[str, inve
 
 
 def _project(plan: Plan, tags: Mapping[str, str], known: state.State) -> tuple[str, str]:
-    """The Compose project of a stack, and its digest."""
-    text = compose.text(compose.project(plan.stack, plan.services, tags, plan.files, known.ports))
+    """The Compose project of a stack, and its digest. It tells of the fragments that it extends: what a changed one means is for Compose to say."""
+    project = compose.project(plan.stack, plan.services, tags, plan.files, known.ports)
+    extended = sorted({service["extends"]["file"] for service in project["services"].values()})
+    text = compose.text({**project, "x-extended": {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in extended}})
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -293,20 +295,21 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
     """Hands changed accounts of a running stack to its servers, without a restart; `stack` is what its file says."""
     plan = _plan(stack, known)
     known.endpoints["accounts"] = [{"address": user.address, "password": None} for user in plan.stack.users]
-    before = _push(plan, known, inventory.volumes(stack.name))
-    jobs = []
-    for service in plan.services:
-        kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
-        if kinds:
-            jobs.append((service, kinds))
-    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-        list(pool.map(lambda job: _apply(job[0], known, before, job[1]), jobs))
+    with ThreadPoolExecutor(len(plan.services) + 1) as pool:
+        jobs: list[Future[None]] = []
+        before = _push(plan, known, inventory.volumes(stack.name), lambda remove: jobs.append(pool.submit(remove)))
+        for service in plan.services:
+            kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
+            if kinds:
+                jobs.append(pool.submit(_apply, service, known, before, kinds))
+        for job in jobs:
+            job.result()
     if directory.there_is(known):
         directory.hand_in(known, plan.accounts)
         state.save(known)
 
 
-def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> dict[str, dict[str, str]]:
+def _push(plan: Plan, known: state.State, volumes: Sequence[str], clear: Callable[[Callable[[], None]], object] = lambda remove: remove()) -> dict[str, dict[str, str]]:
     """Makes missing volumes and puts into the configuration volumes what is not in them yet; the digests of what was in them."""
     stack, before = plan.stack, {service: dict(files) for service, files in known.pushed.items()}
     wanted = compose.volumes(stack, plan.services)
@@ -322,7 +325,7 @@ def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> dict[str, d
         if new:
             changes[service.name] = new
     if changes:
-        engine.fill(stack.name, known.images[plan.services[0].backend.name], changes)
+        engine.fill(stack.name, known.images[plan.services[0].backend.name], changes, clear)
     known.pushed = {service.name: {path: file.digest for path, file in plan.files[service.name].items()} for service in plan.services}
     state.save(known)
     return before

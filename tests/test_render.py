@@ -367,13 +367,11 @@ QUOTA = "users: [{address: alice@example.test, quota: 1M}]\n"
         ("stores: [{backend: courier, delivery: smtp}]\n" + QUOTA, []),
         ("stores: [{backend: dovecot, delivery: maildir}]\n", []),
         ("stores: [{backend: courier}]\nmailbox_size_limit: 1M\n", []),
+        ("stores: [{backend: courier}]\nmailbox_size_limit: 1M\naccounts: {backend: sqlite}\n", []),
+        ("stores: [{backend: dovecot, delivery: mbox, mailbox: mbox}, {name: b, backend: dovecot, mailbox: mdbox, delivery: dovecot-lda}]\n" + QUOTA, []),
         (
-            "stores: [{backend: courier}]\nmailbox_size_limit: 1M\naccounts: {backend: sqlite}\n",
-            ["courier shows a quota, but mail that comes by maildir is let in over it"],
-        ),
-        (
-            "stores: [{backend: dovecot, delivery: mbox, mailbox: mbox}, {name: b, backend: dovecot}]\n" + QUOTA,
-            ["dovecot shows a quota, but mail that comes by mbox is let in over it; `delivery: lmtp` keeps to it"],
+            "stores: [{backend: dovecot, delivery: procmail, mailbox: mbox}]\n" + QUOTA,
+            ["dovecot shows a quota, but mail that comes by procmail is let in over it; `delivery: lmtp` keeps to it"],
         ),
     ],
 )
@@ -381,7 +379,7 @@ def test_a_quota_that_a_delivery_does_not_keep_to_is_told(text: str, said: list[
     stack = of(text)
     assert [one for service in render.services(stack) if (one := render.passed_quotas(stack, service))] == said
     for service in (one for one in render.services(stack) if one.role == "store"):
-        assert ("quota-enforced" in service.provides) == (service.delivery != "mbox" and stack.accounts.backend == "file")
+        assert ("quota-enforced" in service.provides) == (not said)
 
 
 @pytest.mark.feature("C5")

@@ -29,6 +29,7 @@ CHOSEN = (
     r"^(a_login_with_the_right_password_may_read|mail_to_a_user_arrives_in_the_inbox|mail_to_an_unknown_user_is_refused_at_rcpt|"
     r"a_login_with_a_wrong_password.*|.*unknown_user.*|.*sender.*)\[(imaps|submission|smtp|[a-z0-9-]+/(imaps|pop3s)|(submission|smtp)/.*|[a-z0-9-]+)?\]$"
 )
+WARNING = "Your mailbox is 80 % full"
 UNKNOWN = r"550 5\.1\.1"
 HASH = bcrypt.hashpw(b"by hand", bcrypt.gensalt(4)).decode()
 
@@ -77,6 +78,10 @@ def subjects(found: Any, store: str, who: str, password: str) -> list[str]:
         pop3.login(who, password)
         heads = [pop3.retr(number).partition(b"\r\n\r\n")[0].decode() for number in range(1, pop3.stat()[0] + 1)]
     return [line.removeprefix("Subject: ") for head in heads for line in head.splitlines() if line.startswith("Subject: ")]
+
+
+def has(found: Any, store: str, who: str, subject: str) -> bool:
+    return subject in subjects(found, store, who, password_of(found, who))
 
 
 def works(call: Callable[..., object], *arguments: object) -> bool:
@@ -148,6 +153,16 @@ class Anywhere:
             with Imap(Where.of(found, store, "imaps")) as imap:
                 imap.login(BOB, password)
                 assert imap.select("Trash")["EXISTS"] == 1
+
+    def test_who_has_a_limit_is_warned_and_nobody_else(self, kept: Program, found: Any) -> None:
+        counting = [name for name, part in found["stores"].items() if "quota-warning" in part["provides"]]
+        for who in (BOB, ALICE):
+            with Smtp(Where.of(found, "mta", "smtp")) as smtp:
+                smtp.send("somebody@elsewhere.test", [who], b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 12_500)  # 900,000 octets of 1 MiB
+        for store in counting:
+            until(partial(has, found, store, BOB, WARNING), 20, f"the warning in {store}")
+            until(partial(has, found, store, ALICE, "large"), 20, f"the message in {store}")
+            assert not has(found, store, ALICE, WARNING)
 
 
 class Accounts(Anywhere):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from program import Program, containers, docker, ended, interrupt, left, until
 
-from stackctl import again, standing, start, state
+from stackctl import again, compose, standing, start, state
 from stackctl.errors import EngineError
 from stackctl.labels import config_volume, volume_name
+from stackctl.resource import resource
+from stackctl.stack import up as bring_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("A4")]
 
@@ -113,6 +117,20 @@ def test_a_changed_file_is_applied(down: Program) -> None:
     down(*UP)
     assert "message_size_limit = 30000" in down("config", "show", "mta").out
     down.write(before)
+
+
+def test_a_changed_fragment_makes_anew_what_it_is_about(down: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fragments = shutil.copytree(resource("compose"), tmp_path / "compose")
+    monkeypatch.setattr(compose, "resource", lambda _: fragments)
+
+    def up() -> dict[str, str]:
+        return dict(bring_up(down.work / "stack.yaml").state.containers)
+
+    before = up()
+    mta = fragments / "mta.yaml"
+    mta.write_text(mta.read_text().replace("stop_grace_period: 5s", "stop_grace_period: 6s"))
+    after = up()
+    assert after["dovecot"] == before["dovecot"] and after["mta"] != before["mta"]
 
 
 @pytest.mark.parametrize("moment", ["the network", "the first container", "the first running container", "message accepted"])

@@ -22,6 +22,7 @@ from stackctl.clients.smtp import Refused, Smtp
 from stackctl.clients.where import Where
 from stackctl.errors import BadStack, UsageError
 from stackctl.load import parse
+from stackctl.render import RELAY_PORT
 
 pytestmark = pytest.mark.e2e
 A, B = f"{NAME}-a", f"{NAME}-b"
@@ -272,6 +273,17 @@ def test_only_the_two_mtas_meet_and_nothing_leads_outside(two: tuple[Joined, Joi
     own = docker("exec", a.mta, "getent", "hosts", "dovecot").split()[0]
     assert own in {net["IPAddress"] for net in json.loads(docker("inspect", a.endpoints["stores"]["dovecot"]["container"]))[0]["NetworkSettings"]["Networks"].values()}
     assert json.loads(docker("network", "inspect", f"stackctl-{A}_mail"))[0]["Options"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+
+
+@pytest.mark.feature("B11", "B3")
+def test_the_listener_for_stores_is_closed_to_the_other_stack(two: tuple[Joined, Joined]) -> None:
+    a, b = two
+    own, joined = (json.loads(docker("inspect", a.mta))[0]["NetworkSettings"]["Networks"][f"stackctl-{A}_{network}"]["IPAddress"] for network in ("mail", f"to-{B}"))
+    send = ["smtp-source", "-f", "somebody@foreign.example", "-t", "ann@a.test"]
+    docker("exec", a.mta, *send, f"{own}:{RELAY_PORT}")
+    for container, address in ((b.mta, joined), (a.mta, joined)):  # by its own address there it is no better
+        done = subprocess.run(["docker", "exec", container, *send, f"{address}:{RELAY_PORT}"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0 and "Access denied" in done.stderr
 
 
 @pytest.mark.feature("B11")
