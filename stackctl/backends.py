@@ -27,7 +27,7 @@ class Listener(_Frozen):
     """A port inside the container. `tls`: implicit from the first octet, starttls, or none at all."""
 
     port: int
-    protocol: Literal["smtp", "imap", "pop3", "managesieve", "http", "telnet"]
+    protocol: Literal["smtp", "imap", "pop3", "managesieve", "http", "telnet", "kerberos"]
     tls: Literal["implicit", "starttls", "none"]
     login: bool = Field(True, description="Whether clients log in here")
     awaited: bool = Field(True, description="Whether `up` waits until it answers; mail flows without one that is not")
@@ -41,10 +41,10 @@ class Listener(_Frozen):
 class Mechanism(_Frozen):
     """A SASL mechanism that a server has. `verifier`: what it must know for it besides the hash that every account has.
 
-    That is the password in another form, or (certificate, token) only that such a thing is enough.
+    That is the password in another form, or (certificate, token, ticket) only that such a thing is enough.
     """
 
-    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "certificate", "token"] = ""
+    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "certificate", "token", "ticket"] = ""
 
 
 class Delivery(_Frozen):
@@ -69,7 +69,7 @@ class ConfigFile(_Frozen):
     accounts: the verb accounts-changed; reload: the verb reload; restart: a new container; live: nothing, it is read each time.
     """
 
-    template: str
+    template: str = ""
     path: str
     owner: str = "0:0"
     mode: str = "0644"
@@ -78,7 +78,8 @@ class ConfigFile(_Frozen):
     accounts: tuple[str, ...] = Field((), description="Only where accounts are kept in one of these ways; () for always")
     ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
     verifiers: bool = Field(False, description="Only where a mechanism is chosen that needs a verifier")
-    tokens: bool = Field(False, description="Only where a mechanism is chosen that takes tokens")
+    only_for: Literal["", "token", "ticket"] = Field("", description="Only where a mechanism is chosen that takes such")
+    keytab: tuple[str, ...] = Field((), description="In place of a template: it holds the keys of these services in the Kerberos realm")
 
 
 class FilterPlaces(_Frozen):
@@ -139,7 +140,7 @@ class Backend(_Frozen):
     family: str = Field(description="What stack.yaml calls it; several versions share one")
     version: str | None = Field(None, description="What stack.yaml's version key says, where a family has several")
     default: bool = Field(True, description="Whether it is its family's choice when no version is given")
-    role: Literal["mta", "store", "directory", "host", "webmail"]
+    role: Literal["mta", "store", "directory", "host", "webmail", "kdc"]
     summary: str
     release: str = Field(description="The Debian release whose packages it is built from")
     listeners: dict[str, Listener]
@@ -148,6 +149,7 @@ class Backend(_Frozen):
     delivery_reasons: dict[str, str] = Field(default_factory=dict, description="Why other ways are refused: way to reason")
     system_users: tuple[str, ...] = Field((), description="The accounts of the system itself, which no person can have (role host)")
     mechanisms: dict[str, Mechanism] = Field(default_factory=dict, description="The SASL mechanisms that stack.yaml can choose (mta, store)")
+    mechanism_reasons: dict[str, str] = Field(default_factory=dict, description="Why others, that such a server has or had, cannot be chosen")
     greetings: tuple[str, ...] = Field((), description="The protocols whose greeting can be set")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
     keeps_quotas: dict[str, tuple[str, ...]] = Field(
@@ -219,6 +221,11 @@ def directory(kind: str) -> Backend | None:
 def login_host() -> Backend:
     """The host that people log in to."""
     return next(b for b in all_backends().values() if b.role == "host")
+
+
+def kdc() -> Backend:
+    """The server that gives people tickets."""
+    return next(b for b in all_backends().values() if b.role == "kdc")
 
 
 def account_kinds(chosen: Iterable[Backend] = ()) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from stackctl import addresses, known, mechanisms
-from stackctl.backends import Backend, account_kinds, all_backends, choices, directory, find, login_host, service_name, versions
+from stackctl.backends import Backend, account_kinds, all_backends, choices, directory, find, kdc, login_host, service_name, versions
 from stackctl.model import Stack, Store
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import Mapping, line_of, walk
@@ -18,7 +18,7 @@ from stackctl.tree import Mapping, line_of, walk
 LEAST_MEMORY = 6 * 1024**2  # the engine refuses a container with less
 RESERVED = "store.internal"  # the part of the name space in which the MTA addresses the stores
 READ_BY = "imaps"  # the listener that `up` proves a store with, and commands read mail by
-SERVICES = ("mta", "mail", "directory", "host", "webmail")  # services that are no store, and the MTA's host name: no store can be called so
+SERVICES = ("mta", "mail", "directory", "host", "webmail", "kdc")  # services that are no store, and the MTA's host name: no store can be called so
 _CIPHERS = re.compile(r"[A-Za-z0-9+!@=_.:-]+")  # openssl-ciphers(1), with ':' as the one separator
 _MIRROR = re.compile(r"(https?://[A-Za-z0-9\[][A-Za-z0-9._~:/?#@!$&()*+,;=%\[\]-]*|file:///[A-Za-z0-9._~/+,=%-]*)")  # RFC 3986 2
 _RELEASE = re.compile(r"[a-z][a-z0-9-]{2,31}")
@@ -282,8 +282,16 @@ class Checks:
 
         self.directory()
         self.list_manager()
+        self.tickets()
         for slip in mechanisms.slips(stack, self.report.guess) if self.sound("auth") else ():
             self.bad(*slip)
+
+    def tickets(self) -> None:
+        """The server that gives people tickets is there where a server takes them."""
+        chosen = {name for auth in (self.stack.auth, *(store.auth for store in self.stack.stores)) if auth for name in auth.mechanisms}
+        offered = [backend.mechanisms.get(name) for backend in (self.mta, *self.stores.values()) if backend for name in chosen]
+        if any(mechanism and mechanism.verifier == "ticket" for mechanism in offered):
+            self.others["kdc"] = kdc()
 
     def directory(self) -> None:
         """Whether every server can look accounts up where they are."""

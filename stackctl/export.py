@@ -6,6 +6,7 @@ key and the password hashes, and is written for its owner's eyes alone.
 
 from __future__ import annotations
 
+import base64
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 from stackctl import compose, stack, state
 from stackctl.backends import resource
 from stackctl.labels import LABEL, config_volume
-from stackctl.render import Files
+from stackctl.render import File, Files
 
 
 def write(path: Path | None, name: str | None, output: Path) -> None:
@@ -39,7 +40,7 @@ def write(path: Path | None, name: str | None, output: Path) -> None:
     project["services"] = {"files": first, **project["services"]}
     # Compose would put variables in where it sees a dollar sign.
     project["configs"] = {
-        _key(service.name, file): {"content": one.content.decode().replace("$", "$$")} for service in plan.services for file, one in plan.files[service.name].items()
+        _key(service.name, file): {"content": _text(one).replace("$", "$$")} for service in plan.services for file, one in plan.files[service.name].items()
     }
     head = f"# The stack {plan.stack.name} as one file: `docker compose -f {output.name} up`. It holds a private key: do not commit it.\n"
     state.write_private(output, (head + compose.text(project)).encode())
@@ -49,12 +50,22 @@ def _key(service: str, path: str) -> str:
     return f"{service}-{path}".replace("/", "-").replace(".", "-")
 
 
+def _binary(file: File) -> bool:
+    return b"\0" in file.content
+
+
+def _text(file: File) -> str:
+    """What Compose is given of a file: itself, or its base64 where it is no text."""
+    return base64.b64encode(file.content).decode() if _binary(file) else file.content.decode()
+
+
 def _script(service: str, files: Files) -> list[str]:
     """Puts one service's files where they belong, an hour old: a table that is younger than 2 s is read again and again."""
     lines = []
     for path, file in files.items():
         source, target = shlex.quote(f"/in/{service}/{path}"), shlex.quote(f"/out/{service}/{path}")
         lines.append(f"mkdir -p {shlex.quote(str(Path(f'/out/{service}/{path}').parent))}")
-        lines.append(f"install -o {file.owner[0]} -g {file.owner[1]} -m {file.mode:04o} {source} {target}")
+        given, source = (f"base64 -d {source} | ", "/dev/stdin") if _binary(file) else ("", source)
+        lines.append(f"{given}install -o {file.owner[0]} -g {file.owner[1]} -m {file.mode:04o} {source} {target}")
         lines.append(f"touch -d '1 hour ago' {target}")
     return lines

@@ -10,18 +10,6 @@ from stackctl.model import Stack
 from stackctl.problems import Place, shown
 
 OWN = "PLAIN"  # what `up` proves a stack with, and commands read mail with
-_NEEDS = "it needs {}, which stackctl does not set up"
-# Mechanisms that mail servers have, or had once, and no stack.
-NOT_HERE = {
-    "GSSAPI": _NEEDS.format("a Kerberos realm"),
-    "GSS-SPNEGO": _NEEDS.format("a Kerberos realm"),
-    "NTLM": _NEEDS.format("a Windows domain"),
-    "OTP": _NEEDS.format("accounts that each login changes"),
-    "SCRAM-SHA-1-PLUS": _NEEDS.format("channel binding"),
-    "SCRAM-SHA-256-PLUS": _NEEDS.format("channel binding"),
-    "RPA": "no server has it any more",
-    "SKEY": "no server has it any more",
-}
 
 
 class Slip(NamedTuple):
@@ -56,7 +44,7 @@ def slips(stack: Stack, guess: Callable[[str, Sequence[str]], str]) -> Iterator[
 def _one(name: str, stores: Sequence[Backend], accounts: str, guess: Callable[[str, Sequence[str]], str]) -> Iterator[tuple[str, str]]:
     """What is wrong with a mechanism that these stores are to offer: message and hint."""
     having = _having(name)
-    if why := NOT_HERE.get(name.upper()):
+    if why := _reason(name.upper()):
         yield f"mechanism {name} is not supported: {why}", guess("", _names())
     elif not having:
         yield f"unknown mechanism '{shown(name)}'", guess(name, _names())
@@ -80,6 +68,11 @@ def _names() -> list[str]:
 
 def _having(name: str) -> list[str]:
     return [backend.name for backend in all_backends().values() if name in backend.mechanisms]
+
+
+def _reason(name: str) -> str:
+    """Why no stack can have a mechanism that servers have, or had; "" for any other."""
+    return next((why for backend in all_backends().values() if (why := backend.mechanism_reasons.get(name))), "")
 
 
 def _stores(having: Sequence[str]) -> str:

@@ -88,5 +88,5 @@ def trial(path: Path | None, name: str | None = None, report: Report = lambda _:
     hashes = {address: credential.hash for address, credential in credentials.items()}
     kept = verifiers(stack, services, credentials, disposable)
     named = dict.fromkeys(stack.tls.sni, leaf.key + leaf.certificate)
-    secrets = Secrets(hashes, disposable.hash, leaf.certificate, leaf.key, authority.certificate, named=named, verifiers=kept)
+    secrets = Secrets(hashes, disposable.hash, leaf.certificate, leaf.key, authority.certificate, named=named, verifiers=kept, kerberos=state.new_password())
     return Plan(stack, services, {service.name: render.render(stack, service, secrets) for service in services}), tags

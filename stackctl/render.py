@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackctl import addresses
-from stackctl.backends import Backend, Container, Delivery, directory, find, login_host, service_name
+from stackctl.backends import Backend, Container, Delivery, directory, find, kdc, login_host, service_name
 from stackctl.errors import UsageError
+from stackctl.kerberos import Realm
 from stackctl.model import Stack
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ CONFIG = "/etc/stackctl"  # where a container finds its files
 RELAY_PORT = 10025  # where stores hand in mail that they make themselves; never published
 HOST = "host"  # the service that people log in to, and the first label of its name
 WEBMAIL = "webmail"  # the service that people read mail at with a browser
+KDC = "kdc"  # the service that gives people tickets
 DIRECTORY = "directory"  # the service that keeps accounts, where they are not in files
 INTERNAL = "store.internal"  # the domain of mailboxes inside the MTA; .internal is reserved for private use
 _QUOTAS = ("quota-enforced", "quota-warning")  # what an MTA provides that keeps a store's mailboxes to them
@@ -169,6 +171,7 @@ class Secrets:
     named: Mapping[str, bytes] = field(default_factory=dict)  # key and certificate (PEM) of each host name that has its own
     verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by form and address; the disposable domain is "@" and its name
     token_key: str = ""  # the public key (PEM) that tokens are checked with; no secret
+    kerberos: str = ""  # the password of every service in the Kerberos realm
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,8 @@ def services(stack: Stack) -> tuple[Service, ...]:
         mechanisms = (store.auth or stack.auth).mechanisms
         by_mta = _QUOTAS if keeps_quotas(stack, mta, way, store.mailbox) else ()
         found.append(Service(name, "store", backend, f"{name}.{stack.domain}", store.settings, store.mailbox, way, mechanisms, by_mta, store.listeners))
+    if any("ticket" in service.verifiers for service in found):
+        found.append(Service(KDC, "kdc", kdc(), f"{KDC}.{stack.domain}", {}))
     if keeper := directory(stack.accounts.backend):
         found.append(Service(DIRECTORY, "directory", keeper, f"{DIRECTORY}.{stack.domain}", {}))
     if stack.host:
@@ -228,6 +233,12 @@ def certificate_names(stack: Stack) -> tuple[str, ...]:
 def mailbox_addresses(stack: Stack) -> tuple[str, ...]:
     """Every mailbox of the strict domains: the users and the catch-all mailbox."""
     return addresses.mailboxes(stack)
+
+
+def kerberized(stack: Stack) -> tuple[str, ...]:
+    """The names, such as imap/localhost, of the services of the stack that take tickets: by each host name that a client may know."""
+    kinds = {kind: None for service in services(stack) if "ticket" in service.verifiers for item in service.backend.files for kind in item.keytab}
+    return tuple(f"{kind}/{host}" for kind in kinds for host in (*certificate_names(stack), *stack.tls.sni))
 
 
 def with_passwords(stack: Stack) -> tuple[str, ...]:
@@ -330,6 +341,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     storage = {user.address: (user.quota and user.quota.storage) or stack.mailbox_size_limit for user in stack.users}
     messages = {user.address: user.quota.messages for user in stack.users if user.quota}
     scripted = {user.address for user in stack.users if user.filters.sieve is not None}
+    realm = Realm(stack.domain)
     context = {
         "stack": stack,
         "service": service,
@@ -352,6 +364,8 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "shown": shown(stack),
         "webmail_key": secrets.webmail,
         "token_key": secrets.token_key,
+        "realm": realm,
+        "principals": _principals(stack, realm, secrets) if service.role == "kdc" else {},
         "host_hashes": {user.name: secrets.hashes[stack.host_address(user)] for user in (stack.host.users if stack.host else ())},
         "tls": TlsPaths(),
         "ca": secrets.ca.decode(),
@@ -362,10 +376,13 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     for item in service.backend.files:
         if (item.ways and not taken.intersection(item.ways)) or (item.accounts and stack.accounts.backend not in item.accounts):
             continue
-        if (item.verifiers and not service.verifiers) or (item.tokens and "token" not in service.verifiers):
+        if (item.verifiers and not service.verifiers) or (item.only_for and item.only_for not in service.verifiers):
             continue
-        text = environment.get_template(item.template).render(context)
-        files[item.path] = File(text.encode(), int(item.mode, 8), _owner(item.owner), item.on_change)
+        if item.keytab:
+            content = realm.keytab((name for name in kerberized(stack) if name.partition("/")[0] in item.keytab), secrets.kerberos)
+        else:
+            content = environment.get_template(item.template).render(context).encode()
+        files[item.path] = File(content, int(item.mode, 8), _owner(item.owner), item.on_change)
     files.update(_filters(stack, service))
     if service.role == "mta":
         files.update(_includes(stack))
@@ -378,6 +395,14 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
     files["tls/bundle.pem"] = File(secrets.key + secrets.certificate, 0o600, keeper, "reload")
     files |= {f"tls/bundle.pem.{name}": File(pem, 0o600, keeper, "reload") for name, pem in secrets.named.items()}
     return files
+
+
+def _principals(stack: Stack, realm: Realm, secrets: Secrets) -> dict[str, str]:
+    """Who is in the Kerberos realm, each with the password in hexadecimal digits: users, and services. The disposable domain has no end."""
+    people = secrets.verifiers.get("ticket", {})
+    return {realm.principal(address): people[address] for address in filed(stack) if address in people} | dict.fromkeys(
+        kerberized(stack), secrets.kerberos.encode().hex()
+    )
 
 
 def _directory(stack: Stack, secrets: Secrets) -> Directory:

@@ -138,6 +138,22 @@ def token(known: state.State, who: str, seconds: int) -> dict[str, str]:
     return {"address": who, "token": tokens.signed(known.token_key, said), "until": datetime.fromtimestamp(said["exp"], UTC).isoformat()}
 
 
+def krb5_conf(known: state.State) -> dict[str, str]:
+    """What a client must know to get tickets of the stack: the realm, where its KDC is, and both as a krb5.conf(5).
+
+    Raises UsageError where no server of the stack takes tickets.
+    """
+    from stackctl.kerberos import Realm
+
+    if not known.kerberos:
+        raise UsageError(
+            f"no server of the stack {known.name} takes tickets", "add GSSAPI to `auth: {mechanisms: [PLAIN, …]}` of stack.yaml, then `stackctl up`"
+        )
+    host, port = known.endpoints["kdc"]["kerberos"]
+    realm = Realm(known.endpoints["domain"])
+    return {"realm": realm.name, "kdc": f"{host}:{port}", "krb5_conf": realm.client(host, port)}
+
+
 def status(known: state.State) -> tuple[ServiceStatus, ...]:
     """Every service of a stack, the MTA first."""
     now = {one.service: one for one in inventory.containers(known.name)}

@@ -142,8 +142,10 @@ def _plan(stack: Stack, known: state.State) -> Plan:
         known.webmail = known.webmail or state.new_password()
     known.token_key = (known.token_key or tokens.new_key()) if any("token" in service.verifiers for service in services) else ""
     kept_of = verifiers(stack, services, credentials, known.disposable)
+    known.kerberos = (known.kerberos or state.new_password()) if any("ticket" in service.verifiers for service in services) else ""
     public = tokens.public(known.token_key) if known.token_key else ""
-    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, known.directory, known.webmail, named, kept_of, public)
+    made = (known.directory, known.webmail, named, kept_of, public, known.kerberos)
+    secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, *made)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
 
 

@@ -62,6 +62,7 @@ class State:
     directory: str = ""  # the password with which servers look accounts up
     webmail: str = ""  # the key with which a webmail encrypts what it keeps of a login
     token_key: str = ""  # the private key (PEM) that signs tokens; "" where no server takes them
+    kerberos: str = ""  # the password of the services in the Kerberos realm; "" where no server takes tickets
     handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)  # what is made to fail: the fields of model.Fault
@@ -86,7 +87,7 @@ def parts(endpoints: Mapping[str, Any]) -> dict[str, Any]:
     """What the endpoints say of each service, the MTA first; those that not every stack has last."""
     if not endpoints:
         return {}
-    every = {"mta": endpoints["mta"], **endpoints["stores"], **{name: endpoints.get(name) for name in ("directory", "host", "webmail")}}
+    every = {"mta": endpoints["mta"], **endpoints["stores"], **{name: endpoints.get(name) for name in ("directory", "host", "webmail", "kdc")}}
     return {name: part for name, part in every.items() if part}
 
 

@@ -23,15 +23,24 @@ def verifier(form: str, address: str, password: str) -> str:
     """
     local, _, domain = address.rpartition("@")
     secret = password.encode()
-    if form in ("certificate", "token"):  # no password is asked for
+    if form in ("certificate", "token"):  # no password is asked for; for tickets, the KDC wants it
         return ""
     if form == "cram-md5":
         return _hmac_md5_contexts(secret).hex()
     if form in _SCRAM:
-        return _scram(_SCRAM[form], secret)
+        return _scram(_SCRAM[form], saslprep(password).encode())
     if form == "digest-md5" and local:  # RFC 2831 2.1.2.1: the name is in the hash
         return hashlib.md5(f"{local}:{domain}:{password}".encode(), usedforsecurity=False).hexdigest()
     return secret.hex()
+
+
+def saslprep(text: str) -> str:
+    """A password as clients of SCRAM have to send it: RFC 4013 2.1 and 2.2. One that 2.3 forbids no such client can use."""
+    import stringprep  # the tables of Unicode, which few commands need
+    import unicodedata
+
+    mapped = "".join(" " if stringprep.in_table_c12(one) else one for one in text if not stringprep.in_table_b1(one))
+    return unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
 
 
 def _scram(algorithm: str, password: bytes) -> str:

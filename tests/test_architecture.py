@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "stackctl"
 LAYERS = (
     ("", "errors", "resource", "labels"),
     ("model", "problems", "logformat"),
-    ("tree", "backends", "addresses", "ca", "certificate", "command", "inventory", "apt", "clients", "corpus", "ports", "verifier", "tokens"),
+    ("tree", "backends", "addresses", "ca", "certificate", "command", "inventory", "apt", "clients", "corpus", "ports", "verifier", "tokens", "kerberos"),
     ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "enclosed", "load", "render", "images"),
     ("foreign", "conversion", "sections", "rewriting", "migration"),
     ("compose",),

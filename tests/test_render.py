@@ -38,7 +38,7 @@ CASES = {
     "mechanisms": 'stores: [{backend: dovecot}, {backend: dovecot, version: "2.3"}]\n'
     "auth: {mechanisms: [PLAIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, DIGEST-MD5, APOP, ANONYMOUS]}\n",
     "dbox": "stores: [{backend: dovecot, mailbox: mdbox, delivery: dovecot-lda}, {name: old, backend: dovecot, version: '2.3', mailbox: sdbox}]\n"
-    "auth: {mechanisms: [PLAIN, EXTERNAL, OAUTHBEARER, XOAUTH2]}\ntls: {sni: [imap.example.org], prefer: client}\n",
+    "auth: {mechanisms: [PLAIN, EXTERNAL, OAUTHBEARER, XOAUTH2, GSSAPI]}\ntls: {sni: [imap.example.org], prefer: client}\n",
     "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",
 }
 

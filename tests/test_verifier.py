@@ -6,8 +6,9 @@ import base64
 
 import pytest
 from scramp import ScramMechanism
+from scramp.core import saslprep as of_the_library
 
-from stackctl.verifier import verifier
+from stackctl.verifier import saslprep, verifier
 
 pytestmark = pytest.mark.feature("D4")
 WHO = "alice@example.test"
@@ -38,6 +39,17 @@ def test_scram_is_what_the_library_makes_with_the_same_salt(name: str) -> None:
     salt, stored, server = map(base64.b64decode, parts)
     assert ScramMechanism(name).make_auth_info("secret", iteration_count=int(iterations), salt=salt) == (salt, stored, server, int(iterations))
     assert ScramMechanism(name).make_auth_info("other", iteration_count=int(iterations), salt=salt)[1] != stored
+
+
+@pytest.mark.parametrize(
+    ("password", "prepared"),
+    [("I\u00adX", "IX"), ("user", "user"), ("USER", "USER"), ("\u00aa", "a"), ("\u2168", "IX"), ("e\u0301 a\u00a0b", "\u00e9 a b")],  # the first five: RFC 4013 3
+)
+def test_a_password_is_prepared_for_scram(password: str, prepared: str) -> None:
+    assert saslprep(password) == prepared == of_the_library(password)
+    iterations, salt, stored, _ = verifier("scram-sha-256", WHO, password).split(",")
+    made = ScramMechanism("SCRAM-SHA-256").make_auth_info(password, iteration_count=int(iterations), salt=base64.b64decode(salt))
+    assert made[1] == base64.b64decode(stored)
 
 
 def test_plain_is_in_digits_so_that_no_character_ends_its_field() -> None:

@@ -1,4 +1,4 @@
-"""The commands for logins: auth test, auth token."""
+"""The commands for logins: auth test, auth token, auth krb5-conf."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=text)
     group.command("test")(test)
     group.command("token")(token)
+    group.command("krb5-conf")(krb5_conf)
     app.add_typer(group, name="auth")
 
 
@@ -79,6 +80,20 @@ def token(
         show.as_json(made)
     else:
         show.line(made["token"])
+
+
+def krb5_conf(file: File = None, name: Name = None, json: Json = False) -> None:
+    """Print a krb5.conf with which Kerberos programs get tickets of the stack, that are logins by GSSAPI.
+
+    Example: stackctl auth krb5-conf >krb5.conf; KRB5_CONFIG=krb5.conf kinit alice
+    """
+    from stackctl import running
+
+    made = running.krb5_conf(running.named(name, file))
+    if json:
+        show.as_json(made)
+    else:
+        show.line(made["krb5_conf"].rstrip())
 
 
 def _password(known: State, address: str, from_stdin: bool, ask: bool) -> str:

@@ -12,7 +12,10 @@ from stackctl.clients.where import Where
 from stackctl.errors import EngineError, StackctlError, TimedOut
 
 _PAUSE = 0.006  # seconds between two tries: a server comes up in 10 to 50 ms
-_GREETINGS = {"smtp": b"220", "imap": b"* OK", "pop3": b"+OK", "managesieve": b'"', "http": b"HTTP/1.", "telnet": b"\xff"}  # telnet: a command, RFC 854
+# telnet: a command, RFC 854; kerberos: the length of a short answer.
+_GREETINGS = {"smtp": b"220", "imap": b"* OK", "pop3": b"+OK", "managesieve": b'"', "http": b"HTTP/1.", "telnet": b"\xff", "kerberos": b"\0\0"}
+# kerberos: a length with its first bit set, which the server must complain about, and behind which it ends (RFC 4120 7.2.2).
+_ASKED = {"http": b"HEAD / HTTP/1.0\r\n\r\n", "kerberos": b"\xff\xff\xff\xff"}
 _LOOK = 0.25  # seconds between two looks at whether the container still runs
 _RENEWED = 2.0  # seconds in which a server that was told to take a new certificate may still show the old one
 _PATIENCE = 10.0  # seconds for one try: a server that took the connection is about to greet
@@ -64,8 +67,8 @@ def _once(where: Where, protocol: str, patience: float, look: Callable[[], None]
 
 def _greeting(sock: socket.socket, protocol: str, patience: float, look: Callable[[], None]) -> None:
     until = time.monotonic() + patience
-    if protocol == "http":  # here the client speaks first
-        sock.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+    if protocol in _ASKED:  # here the client speaks first
+        sock.sendall(_ASKED[protocol])
     while True:
         sock.settimeout(min(_LOOK, patience))
         try:

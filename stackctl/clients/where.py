@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stackctl.errors import UsageError
 
 Tls = Literal["implicit", "starttls", "none"]
-CLEAR = ("telnet",)  # without TLS, ever
+CLEAR = ("telnet", "kerberos")  # without TLS, ever
 IMPLICIT = ("submissions", "imaps", "pop3s", "https")  # inside TLS from the first octet (RFC 8314); the others have STARTTLS or STLS
 
 
@@ -33,7 +33,7 @@ class Where:
     @classmethod
     def of(cls, endpoints: Mapping[str, Any], service: str, listener: str) -> Where:
         """A listener of a stack. Raises UsageError when the stack has none of that name."""
-        part = {**endpoints["stores"], "mta": endpoints["mta"], "host": endpoints.get("host"), "webmail": endpoints.get("webmail")}.get(service)
+        part = {**endpoints["stores"], **{name: endpoints.get(name) for name in ("mta", "host", "webmail", "kdc")}}.get(service)
         if part is None:
             raise UsageError(f"the stack {endpoints['name']} has no store {service}", f"it has {', '.join(endpoints['stores'])}")
         if not part.get(listener):

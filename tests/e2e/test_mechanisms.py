@@ -43,6 +43,7 @@ limits: {auth_failure_delay: 0}
 users:
   - {address: alice@example.test, password: 'p:ss "w''rd\\'}
   - {address: bob@example.test}
+  - {address: "zoe@example.test", password: "zoe\u0301\u00a0word"}
 """
 BOTH = pytest.mark.parametrize("store", ["dovecot", "dovecot-2-3"])
 FAILED = r"(?i)AUTHENTICATIONFAILED|LOGIN failed"
@@ -249,6 +250,16 @@ def test_apop(endpoints: dict[str, Any], store: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+def test_a_password_that_its_client_prepares(endpoints: dict[str, Any], store: str, mechanism: str) -> None:
+    """RFC 5802 2.2, RFC 4013: an accent of its own, and a space that is none."""
+    for typed in ("zoe\u0301\u00a0word", "zo\u00e9 word"):
+        assert imap(endpoints, store, mechanism, "zoe@example.test", typed)
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        imap(endpoints, store, mechanism, "zoe@example.test", "zoe word")
+
+
+@BOTH
 def test_anonymous_has_a_mailbox_of_the_disposable_domain(endpoints: dict[str, Any], store: str) -> None:
     with Imaps(endpoints, store) as session:
         session.authenticate("ANONYMOUS", lambda _: b"guest")
@@ -310,6 +321,11 @@ def test_what_is_no_good_token_is_refused(here: Program, endpoints: dict[str, An
     found = logins(endpoints, mechanism, good, nobody, *((ALICE, one) for one in bad.values()))
     assert {name for name, one in bad.items() if found[ALICE, one] != {False}} == set()
     assert found[good] == {True} and found[nobody] == {False}
+
+
+def test_where_nobody_takes_tickets_there_is_no_kdc(here: Program, endpoints: dict[str, Any]) -> None:
+    assert "kdc" not in endpoints and not any(name.startswith("GSS") for name in mechanisms(endpoints, "dovecot"))
+    assert "takes tickets" in here("auth", "krb5-conf", code=2).err
 
 
 def test_who_has_no_mailbox_gets_no_token(here: Program) -> None:
