@@ -13,7 +13,7 @@ from stackctl.errors import StackctlError, UsageError
 from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
 from stackctl.problems import Report, valid
 
-_CHANGES = ("added", "deleted", "changed", "replaced", "aliases", "aliases_deleted", "domains", "domains_deleted")  # of a state, by a running stack
+_CHANGES = ("added", "deleted", "changed", "replaced", "aliases", "aliases_deleted", "domains", "domains_deleted", "faults")  # of a state, by a running stack
 _HINT = "an alias is an address or a name, and stands for such; a system alias for '|command' and /file too"
 
 
@@ -227,10 +227,11 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
 
 
 def reset(known: state.State) -> None:
-    """Undoes every change that was made while the stack ran: users, passwords, aliases and domains are what its file says."""
-    if not any(getattr(known, name) for name in _CHANGES):
+    """Undoes every change that was made while the stack ran: users, passwords, aliases and domains are what its file says, and nothing fails on purpose."""
+    if not known.certificate_fault and not any(getattr(known, name) for name in _CHANGES):
         return
     with changing(known):
+        known.certificate_fault = ""
         for who in (*known.added, *known.changed):
             known.credentials.pop(who, None)
         known.credentials |= known.replaced

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from program import Program, docker, until
 
-from stackctl import contents, live, preload, queue, reset, running, state
+from stackctl import contents, faults, live, preload, queue, reset, running, state
 from stackctl.cli import app
 from stackctl.clients.failure import AuthRefused
 from stackctl.clients.imap import Imap
@@ -141,11 +141,14 @@ def test_accounts_are_what_the_file_says(stack: Stack) -> None:
     live.user_delete(stack.known, "bob@example.test")
     live.user_add(stack.known, "carol@example.test", "hers")
     live.alias_set(stack.known, "team@example.test", [ALICE])
+    faults.put(stack.known, ALICE, reply=450)
     reset.reset(stack.known, "mailboxes")
+    assert faults.listed(stack.known)
     stack.imap("dovecot", "carol@example.test", "hers").close()  # another level: they stay
     reset.reset(stack.known, "accounts")
     assert (live.users(stack.known), live.alias_list(stack.known)) == (users, aliases)
     assert {who: running.password_of(stack.known, who) for who, _ in users} == passwords
+    assert not faults.listed(stack.known)
     for store in STORES:
         for who in (ALICE, "bob@example.test"):
             stack.imap(store, who, passwords[who]).close()
