@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,18 @@ def test_without_a_docker_program_the_message_names_the_doctor(here: Program) ->
     assert "stackctl doctor --fix" in ran.err
 
 
-def test_a_fixed_port_that_is_taken_is_named(here: Program) -> None:
+@contextmanager
+def occupied(port: int = 0) -> Iterator[int]:
+    """A port of this machine, this one or any, that another program listens at."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
+        yield int(taken.getsockname()[1])
+
+
+def test_a_fixed_port_that_is_taken_is_named(here: Program) -> None:
+    with occupied() as port:
         here.write(f"name: {NAME}\n{SMALL}ports: {{fixed: {{dovecot.imaps: {port}}}}}\n")
         ran = here("up", code=3)
         assert f"port {port} of 127.0.0.1, meant for dovecot.imaps, is taken" in ran.err
@@ -111,10 +119,7 @@ def test_a_port_that_another_took_while_the_stack_was_down_is_replaced(here: Pro
     here("up")
     before = endpoints(here)["mta"]["smtp"]
     here("down")
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(tuple(before))
-        taken.listen()
+    with occupied(before[1]):
         here("up")
         assert endpoints(here)["mta"]["smtp"] != before
         here("send", "--to", ALICE, "--body", "", "--via", "smtp")
@@ -128,10 +133,7 @@ def race(here: Program, port: int, patch: str) -> str:
 
 
 def test_a_free_port_that_another_takes_first_is_replaced(here: Program) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with occupied() as port:
         given = "offered = [port]\nports.free = lambda address, avoid: offered.pop() if offered else free(address, avoid)"
         here("up", PYTHONPATH=race(here, port, given))
         assert endpoints(here)["mta"]["smtp"] != ["127.0.0.1", port]
@@ -141,10 +143,7 @@ def test_a_free_port_that_another_takes_first_is_replaced(here: Program) -> None
 
 
 def test_a_fixed_port_that_another_takes_first_is_named(here: Program) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with occupied() as port:
         here.write(f"name: {NAME}\n{SMALL}ports: {{fixed: {{dovecot.imaps: {port}}}}}\n")
         ran = here("up", code=3, PYTHONPATH=race(here, port, "ports.is_free = lambda address, asked: asked == port or is_free(address, asked)"))
         assert f"dovecot.imaps ({port}) was taken by another program" in ran.err
@@ -155,10 +154,7 @@ def test_a_port_that_another_takes_first_is_replaced_when_the_stack_comes_back(h
     here("up")
     before = endpoints(here)["mta"]["smtp"]
     here("down")
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(tuple(before))
-        taken.listen()
+    with occupied(before[1]):
         looked = "looked = []\nports.is_free = lambda address, asked: asked == port and not looked.append(1) and len(looked) < 2 or is_free(address, asked)"
         here("up", PYTHONPATH=race(here, before[1], looked))
         assert endpoints(here)["mta"]["smtp"] != before
