@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import EmailMessage
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from program import docker
+from program import docker, tokens
+
+from stackctl.clients.imap import Imap
+from stackctl.clients.where import Where
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,3 +49,11 @@ def browsing(container: str, ca: str, home: Path) -> Iterator[Browser]:
         chromium = play.chromium.launch(executable_path=program, args=QUIET.split(), env={**os.environ, "HOME": str(home)})
         yield chromium
         chromium.close()
+
+
+def message(found: Any, store: str, who: str, subject: str, folder: str = "INBOX") -> EmailMessage:
+    """A message in somebody's mailbox of a store, once it is there."""
+    with Imap(Where.of(found, store, "imaps")) as imap:
+        imap.login(who, tokens(found)[who])
+        [one] = imap.wait(subject=subject, timeout=WITHIN, mailbox=folder)
+        return email.message_from_bytes(imap.fetch(one.uid), policy=email.policy.default)

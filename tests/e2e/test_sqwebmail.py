@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import URL, WITHIN, browsing
+from browsing import URL, WITHIN, browsing, message
 from conftest import NAME
 from program import Program, docker, tokens, until
 
-from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
 from stackctl.clients.where import Where
 from stackctl.labels import project_name
@@ -79,14 +78,6 @@ def logs_in(context: BrowserContext, who: str, password: str) -> Page:
     return page
 
 
-def message(found: Any, who: str, subject: str, folder: str = "INBOX") -> EmailMessage:
-    """A message in somebody's mailbox of the store that the webmail shows, once it is there."""
-    with Imap(Where.of(found, "courier", "imaps")) as imap:
-        imap.login(who, tokens(found)[who])
-        [one] = imap.wait(subject=subject, timeout=WITHIN, mailbox=folder)
-        return email.message_from_bytes(imap.fetch(one.uid), policy=email.policy.default)
-
-
 def test_a_message_is_read_and_its_attachment_is_whole(at_home: Page, found: Any) -> None:
     sent = EmailMessage()
     sent["From"], sent["To"], sent["Subject"] = "Zoe <zoe@elsewhere.test>", ALICE, "withafile"
@@ -94,7 +85,7 @@ def test_a_message_is_read_and_its_attachment_is_whole(at_home: Page, found: Any
     sent.add_attachment(OCTETS, maintype="application", subtype="octet-stream", filename="every.bin")
     with Smtp(Where.of(found, "mta", "smtp")) as smtp:
         smtp.send("zoe@elsewhere.test", [ALICE], sent.as_bytes(policy=email.policy.SMTP))
-    message(found, ALICE, "withafile")
+    message(found, "courier", ALICE, "withafile")
     at_home.get_by_role("link", name="Folders").first.click()
     at_home.locator("a.folderlink", has_text="INBOX").click()
     at_home.locator(".message-subject a", has_text="withafile").click()
@@ -116,12 +107,12 @@ def test_a_message_is_sent(at_home: Page, found: Any) -> None:
     at_home.click("input[value=Upload]")
     at_home.get_by_text("every.bin").wait_for()
     at_home.click("[name=sendmsg]")
-    arrived = message(found, BOB, "fromabrowser")
+    arrived = message(found, "courier", BOB, "fromabrowser")
     assert arrived["From"] == ALICE and arrived["To"] == BOB and arrived["Return-Path"] == f"<{ALICE}>"
     text = arrived.get_body(("plain",))
     assert text and text.get_content().strip() == "Grüße aus dem Browser."
     assert [one.get_content() for one in arrived.iter_attachments()] == [OCTETS]
-    assert message(found, ALICE, "fromabrowser", "INBOX.Sent")["To"] == BOB
+    assert message(found, "courier", ALICE, "fromabrowser", "INBOX.Sent")["To"] == BOB
 
 
 def test_a_wrong_password_is_refused(browser: Browser, webmail: Program, found: Any) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import URL, WITHIN, browsing
+from browsing import URL, WITHIN, browsing, message
 from conftest import NAME
-from program import Program, docker, until
+from program import Program, docker, tokens, until
 
-from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
 from stackctl.clients.where import Where
 from stackctl.labels import project_name
@@ -64,15 +63,11 @@ def at_home(browser: Browser, found: Any) -> Iterator[BrowserContext]:
     """Alice, logged in."""
     context = browser.new_context()
     context.set_default_timeout(WITHIN * 1000)
-    page = logs_in(context, password_of(found, ALICE))
+    page = logs_in(context, tokens(found)[ALICE])
     page.wait_for_selector("#mailboxlist")
     page.close()
     yield context
     context.close()
-
-
-def password_of(found: Any, who: str) -> str:
-    return str(next(one["password"] for one in found["accounts"] if one["address"] == who))
 
 
 def logs_in(context: BrowserContext, password: str) -> Page:
@@ -82,14 +77,6 @@ def logs_in(context: BrowserContext, password: str) -> Page:
     page.fill("#rcmloginpwd", password)
     page.click("#rcmloginsubmit")
     return page
-
-
-def message(found: Any, who: str, subject: str, folder: str = "INBOX") -> EmailMessage:
-    """A message in somebody's mailbox, once it is there."""
-    with Imap(Where.of(found, "dovecot", "imaps")) as imap:
-        imap.login(who, password_of(found, who))
-        [one] = imap.wait(subject=subject, timeout=WITHIN, mailbox=folder)
-        return email.message_from_bytes(imap.fetch(one.uid), policy=email.policy.default)
 
 
 # --- What people do
@@ -102,7 +89,7 @@ def test_a_message_is_read_and_its_attachment_is_whole(at_home: BrowserContext, 
     sent.add_attachment(OCTETS, maintype="application", subtype="octet-stream", filename="every octet.bin")
     with Smtp(Where.of(found, "mta", "smtp")) as smtp:
         smtp.send("zoe@elsewhere.test", [ALICE], sent.as_bytes(policy=email.policy.SMTP))
-    message(found, ALICE, "with a file")
+    message(found, "dovecot", ALICE, "with a file")
     page = at_home.new_page()
     page.goto(URL)
     page.locator("#messagelist td.subject", has_text="with a file").dblclick()
@@ -122,13 +109,13 @@ def test_a_message_is_sent(at_home: BrowserContext, found: Any) -> None:
     page.set_input_files("#uploadformInput", {"name": "every.bin", "mimeType": "application/octet-stream", "buffer": OCTETS})
     page.locator("#attachment-list li:not(.uploading)", has_text="every.bin").wait_for()
     page.click("button.send")
-    arrived = message(found, BOB, "from a browser")
+    arrived = message(found, "dovecot", BOB, "from a browser")
     assert ALICE in arrived["From"] and BOB in arrived["To"]
     text = arrived.get_body(("plain",))
     assert text and text.get_content().strip() == "Grüße aus dem Browser."
     assert [one.get_content() for one in arrived.iter_attachments()] == [OCTETS]
     assert "TLS" in str(arrived.get_all("Received")), "it was handed in over TLS"
-    assert message(found, ALICE, "from a browser", "Sent")["To"] == BOB
+    assert message(found, "dovecot", ALICE, "from a browser", "Sent")["To"] == BOB
 
 
 def test_cookies_are_for_this_site_and_no_script(at_home: BrowserContext, found: Any) -> None:
@@ -149,7 +136,7 @@ def test_a_wrong_password_is_refused(browser: Browser, webmail: Program, found: 
 
 def test_a_login_ends_with_logging_out(browser: Browser, found: Any) -> None:
     context, other = browser.new_context(), browser.new_context()
-    page = logs_in(context, password_of(found, ALICE))
+    page = logs_in(context, tokens(found)[ALICE])
     page.wait_for_selector("#mailboxlist")
     other.add_cookies(context.cookies())  # type: ignore[arg-type]
     thief = other.new_page()
@@ -220,7 +207,7 @@ def test_it_has_no_right_and_keeps_its_secrets(at_home: BrowserContext, webmail:
     inside = docker("exec", CONTAINER, "sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ /srv/webmail/* | tr -c '[:print:]' '\\n'")
     assert "lighttpd" in inside and ALICE in inside, "processes and database were looked through"
     told += inside
-    assert key not in told and password_of(found, ALICE) not in told
+    assert key not in told and tokens(found)[ALICE] not in told
     image = docker("inspect", "-f", "{{.Image}}", CONTAINER).strip()
     assert docker("run", "--rm", "--user", "0", "--entrypoint", "grep", image, "-rl", "^.config..des_key", "/etc", "/var").split() == ["/etc/roundcube/defaults.inc.php"]
     wanted = ("HostConfig.ReadonlyRootfs", "HostConfig.CapDrop", "HostConfig.CapAdd", "Config.User", "HostConfig.SecurityOpt")
