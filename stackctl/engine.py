@@ -69,9 +69,8 @@ def make_volumes(stack: str, volumes: Sequence[str]) -> None:
 def make_network(stack: str, network: str, labels: Mapping[str, str], options: Mapping[str, str]) -> None:
     """Makes a network by its name in the project, with the labels by which Compose takes it for its own; nothing where it is there already."""
     labels = {**labels, "com.docker.compose.project": project_name(stack), "com.docker.compose.network": network}
-    words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    words += [word for key, value in options.items() for word in ("--opt", f"{key}={value}")]
-    command.run(["docker", "network", "create", *words, volume_name(stack, network)], check=False)  # what is wrong, Compose will say
+    with contextlib.suppress(EngineError):  # what is wrong, Compose will say
+        inventory.ask("/networks/create", {"Name": volume_name(stack, network), "CheckDuplicate": True, "Labels": labels, "Options": dict(options)})
 
 
 def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the engine has of our stacks: containers, networks, volumes, images. It changes nothing there.
+"""What the engine has of our stacks: containers, networks, volumes, images. It changes nothing there; `ask` is lent to who does.
 
 Each question is one request to the engine's socket: its own program takes 30 ms of a processor to start, the client library 100 ms to load.
 Where the engine is not behind a socket of this machine, the library asks.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "unix:///var/run/docker.sock"
 _ANSWER_WITHIN = 120.0  # seconds: an engine that removes much at once may keep silent for long
+_JSON = {"Content-Type": "application/json"}
 _NEXT = "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up"
 
 
@@ -127,40 +128,48 @@ def _refused(words: str) -> Refused:
     return Refused(f"the engine refused: {words}", hint)
 
 
-def _get(path: str, **filters: str) -> Any:
-    """The answer to a GET request of the Engine API; `filters` limits what is listed. Raises EngineError when no engine answers, Refused when it does not do it."""
+def ask(path: str, body: Mapping[str, Any] | None = None, **filters: str) -> Any:
+    """The answer to one request of the Engine API: POST with a body, else GET; `filters` limits what is listed.
+
+    It is not broken off: the engine goes on with what it was asked for when nobody listens any more.
+    Raises EngineError when no engine answers, Refused when it does not do it.
+    """
     if filters:
         path += f"{'&' if '?' in path else '?'}filters={quote(json.dumps({key: [value] for key, value in filters.items()}))}"
+    sent = b"" if body is None else json.dumps(body).encode()
     if (host := _place()[0]).startswith("unix://"):
-        status, body = _answer(host.removeprefix("unix://"), path)
+        status, answer = _answer(host.removeprefix("unix://"), path, sent)
     else:
         with translated():
             api = client().api
-            answer = api.get(f"{api.base_url}{path}", timeout=_ANSWER_WITHIN)
-            status, body = answer.status_code, answer.content
-    found = json.loads(body)
-    if status != 200:
-        raise _refused(found.get("message", body.decode("utf-8", "replace")))
+            came = api.request("POST" if sent else "GET", f"{api.base_url}{path}", data=sent, headers=_JSON, timeout=_ANSWER_WITHIN)
+            status, answer = came.status_code, came.content
+    found = json.loads(answer)
+    if status not in (200, 201):
+        raise _refused(found.get("message", answer.decode("utf-8", "replace")))
     return found
 
 
-def _answer(place: str, path: str) -> tuple[int, bytes]:
+def _answer(place: str, path: str, body: bytes) -> tuple[int, bytes]:
     """Status and body of what the engine behind a socket answers: in the manner of HTTP/1.0, with which it ends the connection after it."""
+    head = f"{'POST' if body else 'GET'} {path} HTTP/1.0\r\nHost: engine\r\n"
+    if body:
+        head += "".join(f"{name}: {value}\r\n" for name, value in {**_JSON, "Content-Length": len(body)}.items())
     chunks = []
     try:
         with socket.socket(socket.AF_UNIX) as asked:
             asked.settimeout(_ANSWER_WITHIN)
             asked.connect(place)
-            asked.sendall(f"GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+            asked.sendall(f"{head}\r\n".encode() + body)
             while chunk := asked.recv(1 << 16):
                 chunks.append(chunk)
     except OSError as why:
         raise EngineError(f"no container engine answers at {place}: {why}", _NEXT) from why
-    head, _, body = b"".join(chunks).partition(b"\r\n\r\n")
-    words = head.split(maxsplit=2)
+    said, _, answer = b"".join(chunks).partition(b"\r\n\r\n")
+    words = said.split(maxsplit=2)
     if len(words) < 2 or not words[1].isdigit():
         raise EngineError(f"what answers at {place} is no container engine", _NEXT)
-    return int(words[1]), body
+    return int(words[1]), answer
 
 
 def _ours(stack: str | None) -> str:
@@ -169,7 +178,7 @@ def _ours(stack: str | None) -> str:
 
 def containers(stack: str | None = None) -> tuple[Container, ...]:
     """The containers of a stack, or of every stack; stopped ones too, helpers not."""
-    rows = _get("/containers/json?all=1", label=_ours(stack))
+    rows = ask("/containers/json?all=1", label=_ours(stack))
     return tuple(
         Container(row["Id"], row["Labels"][SERVICE], row["State"], row["Status"], row["Image"], row["Labels"])
         for row in rows
@@ -179,7 +188,7 @@ def containers(stack: str | None = None) -> tuple[Container, ...]:
 
 def volumes(stack: str | None = None) -> tuple[str, ...]:
     """The names of the volumes of a stack, or of every stack."""
-    return tuple(row["Name"] for row in _get("/volumes", label=_ours(stack))["Volumes"] or ())
+    return tuple(row["Name"] for row in ask("/volumes", label=_ours(stack))["Volumes"] or ())
 
 
 def look(stack: str) -> Found:
@@ -191,27 +200,27 @@ def look(stack: str) -> Found:
 
 def images() -> dict[str, Mapping[str, str]]:
     """The tags of every image that stackctl has built, with its labels."""
-    return {tag: row["Labels"] for row in _get("/images/json", label=IMAGE) for tag in row["RepoTags"] or ()}
+    return {tag: row["Labels"] for row in ask("/images/json", label=IMAGE) for tag in row["RepoTags"] or ()}
 
 
 def inspect(container: str) -> dict[str, Any]:
     """What the engine knows of a container. Raises EngineError when it is gone."""
-    found: dict[str, Any] = _get(f"/containers/{quote(container, safe='')}/json")
+    found: dict[str, Any] = ask(f"/containers/{quote(container, safe='')}/json")
     return found
 
 
 def wanted_by(peer: str) -> tuple[str, ...]:
     """The stacks that made a network to reach this one."""
-    return tuple(row["Labels"][LABEL] for row in _get("/networks", label=f"{PEER}={peer}"))
+    return tuple(row["Labels"][LABEL] for row in ask("/networks", label=f"{PEER}={peer}"))
 
 
 def labelled() -> dict[str, list[str]]:
     """Every stack that has something in the engine, with what it has."""
     found: dict[str, list[str]] = {}
-    for row in _get("/containers/json?all=1", label=LABEL):
+    for row in ask("/containers/json?all=1", label=LABEL):
         found.setdefault(row["Labels"][LABEL], []).append(f"container {row['Names'][0].lstrip('/')}")
-    for row in _get("/networks", label=LABEL):
+    for row in ask("/networks", label=LABEL):
         found.setdefault(row["Labels"][LABEL], []).append(f"network {row['Name']}")
-    for row in _get("/volumes", label=LABEL)["Volumes"] or ():
+    for row in ask("/volumes", label=LABEL)["Volumes"] or ():
         found.setdefault(row["Labels"][LABEL], []).append(f"volume {row['Name']}")
     return found

@@ -21,7 +21,7 @@ from stackctl.clients.imap import Imap
 from stackctl.clients.pop3 import Pop3
 from stackctl.clients.smtp import Refused, Smtp
 from stackctl.clients.where import Where
-from stackctl.errors import StackctlError
+from stackctl.errors import StackctlError, TimedOut
 from stackctl.labels import LABEL, project_name
 
 ALICE, BOB, CAROL = "alice@example.test", "bob@example.test", "carol@example.test"
@@ -97,7 +97,7 @@ def holds(found: Any, store: str, who: str, password: str, count: int) -> bool:
     """Whether an INBOX can be opened and holds so many messages."""
     try:
         return len(subjects(found, store, who, password)) == count
-    except AuthRefused:  # each of a server's login processes may notice by itself that the directory is back
+    except (AuthRefused, TimedOut):  # each of a server's login processes may notice by itself that the directory is back
         return False
 
 
