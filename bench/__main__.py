@@ -33,6 +33,7 @@ def measures() -> dict[str, Measure]:
         found[f"single-{store.name}"] = partial(mail.single, store=store)
         found[f"burst-{store.name}"] = partial(mail.burst, store=store)
         found[f"sessions-{store.name}"] = partial(mail.sessions, store=store)
+        found[f"outside-{store.name}"] = partial(mail.outside, store=store)
     return found | {
         "accounts": accounts.accounts,
         "contents": contents.contents,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import imaplib
 import smtplib
 import ssl
@@ -15,7 +16,7 @@ from typing import Any
 from bench import bare
 from bench.figures import Figure, interleaved, median, p95
 from bench.stacks import Bench, since
-from stackctl import backends, engine, inventory
+from stackctl import backends
 from stackctl.errors import CheckFailed, TimedOut
 
 WHO = "alice@example.test"
@@ -84,12 +85,13 @@ class Reader:
 
 @dataclass
 class Side:
-    """One of the two that are compared: where mail goes in, the containers of MTA and store, and an open mailbox."""
+    """One of the two that are compared: where mail goes in, MTA and store, and an open mailbox."""
 
     smtp: tuple[str, int]
-    mta: str
-    store: str
+    mta: bare.Server
+    store: bare.Server
     reader: Reader
+    way_in: str = "127.0.0.1:25"  # as it is seen beside the MTA
     worked: list[float] = field(default_factory=list)  # processor seconds of each piece of work
 
     def one(self, session: smtplib.SMTP) -> float:
@@ -103,16 +105,16 @@ class Side:
     def many(self) -> float:
         """A burst; messages in a second from the first command until the mailbox holds them all. Raises CheckFailed for a deferred one."""
         self.reader.empty()
-        argv = ["smtp-source", "-d", "-s", str(CONNECTIONS), "-l", str(OCTETS), "-m", str(MESSAGES), "-f", "bench@elsewhere.test", "-t", WHO, "127.0.0.1:25"]
+        argv = ["smtp-source", "-d", "-s", str(CONNECTIONS), "-l", str(OCTETS), "-m", str(MESSAGES), "-f", "bench@elsewhere.test", "-t", WHO, self.way_in]
 
         def sent() -> None:
-            status, output = engine.execute(self.mta, argv)
+            status, output = self.mta.run(argv)
             if status != 0:
                 raise CheckFailed(f"the burst failed: {output.strip()}")
             self.reader.until(MESSAGES, 0.02)
 
         rate = self._rate(MESSAGES, sent)
-        if deferred := [line for line in engine.logs(self.mta).splitlines() if "status=deferred" in line]:
+        if deferred := [line for line in self.mta.logs().splitlines() if "status=deferred" in line]:
             raise CheckFailed(f"{len(deferred)} deferred: {deferred[-1]}")
         return rate
 
@@ -138,9 +140,8 @@ class Side:
         return units / took
 
     def processor(self) -> float:
-        """The processor time that both containers have used so far, in seconds."""
-        used: float = sum(inventory.client().api.stats(one, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] for one in (self.mta, self.store))
-        return used / 1e9
+        """The processor time that both servers have used so far, in seconds."""
+        return self.mta.processor() + self.store.processor()
 
 
 def _message() -> bytes:
@@ -148,14 +149,16 @@ def _message() -> bytes:
 
 
 @contextlib.contextmanager
-def _sides(bench: Bench, store: backends.Backend) -> Iterator[tuple[Side, Side]]:
-    """A stack with one store, and its bare twin."""
+def _sides(bench: Bench, store: backends.Backend, outside: bool = False) -> Iterator[tuple[Side, Side]]:
+    """A stack with one store, and its bare twin, in containers or outside."""
     what = store.name.replace(".", "-")
-    with bench.up(f"one-{what}", (store.family, store.version)) as found, bare.pair(bench, store) as twin:
+    with bench.up(f"one-{what}", (store.family, store.version)) as found, (bare.outside if outside else bare.pair)(bench, store) as twin:
         host, port = found["mta"]["smtp"]
         [name] = found["stores"]
-        stack = Side((host, port), found["mta"]["container"], found["stores"][name]["container"], Reader.of(found, name))
+        stack = Side((host, port), bare.Container(found["mta"]["container"]), bare.Container(found["stores"][name]["container"]), Reader.of(found, name))
         other = Side(twin.smtp, twin.mta, twin.store, Reader(*twin.imaps, twin.context(), WHO, bare.PASSWORD))
+        if outside:
+            other.way_in = f"{twin.smtp[0]}:{twin.smtp[1]}"
         try:
             yield stack, other
         finally:
@@ -166,13 +169,17 @@ def _sides(bench: Bench, store: backends.Backend) -> Iterator[tuple[Side, Side]]
 def single(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """One message at a time."""
     with _sides(bench, store) as (stack, twin):
-        with smtplib.SMTP(*stack.smtp, timeout=WITHIN) as mine, smtplib.SMTP(*twin.smtp, timeout=WITHIN) as its:
-            for session in (mine, its):
-                session.ehlo()
-            interleaved(3, lambda: stack.one(mine), lambda: twin.one(its))  # warms both
-            ours, theirs = interleaved(SINGLE, lambda: stack.one(mine), lambda: twin.one(its))
-        yield Figure("single", f"{store.name}: accepted to visible, median", "ms", median(ours), median(theirs), "bare", most=1.2)
-        yield Figure("single", f"{store.name}: accepted to visible, p95", "ms", p95(ours), p95(theirs), "bare")
+        yield from _single(stack, twin, store.name, "bare", most=1.2)
+
+
+def _single(stack: Side, twin: Side, what: str, against: str, most: float | None = None) -> Iterator[Figure]:
+    with smtplib.SMTP(*stack.smtp, timeout=WITHIN) as mine, smtplib.SMTP(*twin.smtp, timeout=WITHIN) as its:
+        for session in (mine, its):
+            session.ehlo()
+        interleaved(3, lambda: stack.one(mine), lambda: twin.one(its))  # warms both
+        ours, theirs = interleaved(SINGLE, lambda: stack.one(mine), lambda: twin.one(its))
+    yield Figure("single", f"{what}: accepted to visible, median", "ms", median(ours), median(theirs), against, most=most)
+    yield Figure("single", f"{what}: accepted to visible, p95", "ms", p95(ours), p95(theirs), against)
 
 
 def _work(stack: Side, twin: Side, runs: int, what: str, work: Callable[[Side], float]) -> Iterator[Figure]:
@@ -189,6 +196,14 @@ def burst(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """A thousand messages over ten connections into one mailbox."""
     with _sides(bench, store) as (stack, twin):
         yield from _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many)
+
+
+def outside(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
+    """The same messages, one at a time and many at once, beside the servers outside containers: what containers cost, and the rest of a stack."""
+    with _sides(bench, store, outside=True) as (stack, twin):
+        yield from _single(stack, twin, store.name, "outside")
+        for figure in _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many):
+            yield dataclasses.replace(figure, against="outside", least=None)
 
 
 def sessions(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
