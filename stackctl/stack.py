@@ -283,14 +283,22 @@ def _project(plan: Plan, tags: Mapping[str, str], known: state.State) -> tuple[s
 
 
 def _renew(plan: Plan, before: Mapping[str, Mapping[str, str]], existing: Mapping[str, inventory.Container], done: Up) -> None:
-    """Has the servers that went on running take the files that are new to them; `before` is what they had."""
-    known = done.state
+    """Has the servers that went on running take the files that are new to them; `before` is what they had.
+
+    One that refuses does not keep them from the others. Raises EngineError, for all that refused.
+    """
+    known, refused = done.state, []
     for service in plan.services:
         if service.name in existing and existing[service.name].id == known.containers[service.name]:
             changed = {path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
             if changed:
-                with done.step(f"{service.name} takes new files", ", ".join(sorted(changed))):
-                    _apply(service, known, before, {plan.files[service.name][path].on_change for path in changed})
+                try:
+                    with done.step(f"{service.name} takes new files", ", ".join(sorted(changed))):
+                        _apply(service, known, before, {plan.files[service.name][path].on_change for path in changed})
+                except EngineError as why:
+                    refused.append(why)
+    if refused:
+        raise EngineError("\n".join(map(str, refused)), refused[0].hint)
 
 
 def apply_accounts(stack: Stack, known: state.State) -> None:

@@ -226,9 +226,12 @@ def test_what_ends_a_server_without_a_word_is_told_by_its_checker(setting: str, 
 
 def test_a_setting_that_would_end_the_running_mta_is_refused_by_it(here: Program) -> None:
     here("up")
-    here.write(f"name: {NAME}\n{SMALL}mta: {{settings: {{main_cf: {{default_process_limit: many}}}}}}\n")
+    store = "stores: [{backend: dovecot, settings: {dovecot_conf: {login_greeting: Taken.}}}]\n"
+    here.write(f"name: {NAME}\n{store}mta: {{settings: {{main_cf: {{default_process_limit: many}}}}}}\n")
     ran = here("up", code=3)
     assert "default_process_limit = many: a number is due" in ran.err
+    with Imap(Where.of(endpoints(here), "dovecot", "imaps")) as imap:
+        assert b"Taken." in imap.library.welcome, "the other server takes what is its own"
     here("send", "--to", ALICE, "--subject", "still here", "--body", "")
     here("wait", ALICE, "--subject", "still here")
 
