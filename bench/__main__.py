@@ -28,7 +28,7 @@ Measure = Callable[[Bench, int], Iterator[Figure]]
 def measures() -> dict[str, Measure]:
     """Every measurement by its name. Those of one store carry the store's."""
     stores = [backend for backend in all_backends().values() if backend.role == "store"]
-    found: dict[str, Measure] = {"up": start.up, "life": start.life}
+    found: dict[str, Measure] = {"up": start.up, "webmail": start.webmail, "life": start.life}
     for store in stores:
         found[f"single-{store.name}"] = partial(mail.single, store=store)
         found[f"burst-{store.name}"] = partial(mail.burst, store=store)

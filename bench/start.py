@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from bench.figures import Figure, interleaved, median
@@ -24,20 +25,36 @@ def up(bench: Bench, runs: int) -> Iterator[Figure]:
         bench.stackctl("down", "--name", name)
 
         whole: list[float] = []
-
-        def first_read() -> float:
-            start = time.perf_counter()
-            said = json.loads(bench.stackctl("up", "--name", name, "--json"))
-            whole.append(since(start))
-            bench.stackctl("down", "--name", name)
-            read = min(float(step["ended_after"]) for step in said["steps"] if step["detail"] == "IMAPS")
-            return whole[-1] - 1000 * (float(said["seconds"]) - read)
-
         floors = [_floor(bench, ports, True), _floor(bench, no_ports, False)]
-        first, with_ports, without = map(median, interleaved(runs, first_read, *floors))
+        first, with_ports, without = map(median, interleaved(runs, lambda: _first_read(bench, whole, "--name", name), *floors))
     yield Figure("up", "up, until the first message was read", "ms", first, with_ports, "3 sleeping containers, same ports", most=1.5)
     yield Figure("up", "the same", "ms", first, without, "3 sleeping containers, no ports")
     yield Figure("up", "up, until every store was read and the command ended", "ms", median(whole), with_ports, "3 sleeping containers, same ports")
+
+
+def webmail(bench: Bench, runs: int) -> Iterator[Figure]:
+    """The same `up` with a webmail, beside one without."""
+    with bench.removed(bench.name("plain")) as plain, bench.removed(bench.name("web")) as web:
+        ways = []
+        for name, text in ((plain, ""), (web, "webmail: {}\n")):
+            file = bench.folder / f"{name}.yaml"
+            file.write_text(text)
+            chosen = ("--file", str(file), "--name", name)
+            bench.stackctl("up", *chosen)
+            bench.stackctl("down", *chosen)
+            ways.append(chosen)
+        without, with_it = map(median, interleaved(runs, *(partial(_first_read, bench, [], *chosen) for chosen in ways)))
+    yield Figure("webmail", "up with a webmail, until the first message was read", "ms", with_it, without, "the same stack without it", most=1.05)
+
+
+def _first_read(bench: Bench, whole: list[float], *chosen: str) -> float:
+    """From the start of an `up` until its message was first read over IMAPS, in ms; the time until its end goes into `whole`. The stack goes down again."""
+    start = time.perf_counter()
+    said = json.loads(bench.stackctl("up", *chosen, "--json"))
+    whole.append(since(start))
+    bench.stackctl("down", *chosen)
+    read = min(float(step["ended_after"]) for step in said["steps"] if step["detail"] == "IMAPS")
+    return whole[-1] - 1000 * (float(said["seconds"]) - read)
 
 
 def _floor(bench: Bench, name: str, published: bool) -> Callable[[], float]:

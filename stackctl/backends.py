@@ -171,6 +171,11 @@ class Backend(_Frozen):
     folder: Path
 
     @property
+    def unhurried(self) -> bool:
+        """Whether nobody waits for it: mail flows without it, and `up` starts it last."""
+        return bool(self.listeners) and not any(listener.awaited for listener in self.listeners.values())
+
+    @property
     def has_tls(self) -> bool:
         """Whether any of its listeners wants a certificate."""
         return any(listener.tls != "none" for listener in self.listeners.values())

@@ -43,9 +43,13 @@ def project(stack: Stack, services: tuple[Service, ...], images: Mapping[str, st
 
     `images` names the image of each backend, `files` the rendered files by service, `ports` the published ports.
     """
+    made = {service.name: _service(stack, service, images, files[service.name], ports) for service in services}
+    unhurried = [service.name for service in services if service.backend.unhurried]
+    for name in unhurried:  # it takes nothing from those that mail waits for
+        made[name]["depends_on"] = [other for other in made if other not in unhurried]
     return {
         "name": project_name(stack.name),
-        "services": {service.name: _service(stack, service, images, files[service.name], ports) for service in services},
+        "services": made,
         "networks": {NETWORK: network(stack), **{link(peer): _link(stack, peer) for peer in stack.peers}},
         "volumes": {volume: {"name": volume_name(stack.name, volume), "labels": {LABEL: stack.name}} for volume in volumes(stack, services)},
     }

@@ -36,7 +36,8 @@ def write(path: Path | None, name: str | None, output: Path) -> None:
     for service in project["services"].values():
         extended = service.pop("extends")
         fragment = yaml.safe_load((resource("compose") / Path(extended["file"]).name).read_text(encoding="utf-8"))["services"][extended["service"]]
-        service.update({**fragment, **service, "depends_on": {"files": {"condition": "service_completed_successfully"}}})
+        others = {name: {"condition": "service_started"} for name in service.get("depends_on", ())}
+        service.update({**fragment, **service, "depends_on": {"files": {"condition": "service_completed_successfully"}, **others}})
     project["services"] = {"files": first, **project["services"]}
     # Compose would put variables in where it sees a dollar sign.
     project["configs"] = {
