@@ -24,7 +24,7 @@ def up(known: state.State, report: Report = lambda _: None) -> Up | None:
 
     Raises EngineError, and TimedOut where another command holds the stack or a server does not answer. A failure leaves nothing running.
     """
-    if known.containers or known.certificate_fault or "directory" in known.endpoints:  # the others would look up in vain until it answers
+    if known.containers or known.hindered or "directory" in known.endpoints:  # the others would look up in vain until it answers
         return None
     volumes = [volume_name(known.name, config_volume(service)) for service in known.pushed]
     with state.lock(known.name), ThreadPoolExecutor(3) as pool:

@@ -140,7 +140,7 @@ class Backend(_Frozen):
     family: str = Field(description="What stack.yaml calls it; several versions share one")
     version: str | None = Field(None, description="What stack.yaml's version key says, where a family has several")
     default: bool = Field(True, description="Whether it is its family's choice when no version is given")
-    role: Literal["mta", "store", "directory", "host", "webmail", "kdc"]
+    role: Literal["mta", "store", "directory", "host", "webmail", "kdc", "line"]
     summary: str
     release: str = Field(description="The Debian release whose packages it is built from")
     listeners: dict[str, Listener]
@@ -231,6 +231,11 @@ def login_host() -> Backend:
 def kdc() -> Backend:
     """The server that gives people tickets."""
     return next(b for b in all_backends().values() if b.role == "kdc")
+
+
+def bad_line() -> Backend:
+    """What carries connections badly on purpose."""
+    return next(b for b in all_backends().values() if b.role == "line")
 
 
 def account_kinds(chosen: Iterable[Backend] = ()) -> tuple[str, ...]:

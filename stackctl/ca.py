@@ -49,7 +49,7 @@ CA_LIFE = timedelta(days=3652)
 # Apple refuses certificates of user-added CAs beyond 825 days, and of preinstalled ones beyond 398 (support
 # articles 103769 and 102028); CA/Browser Forum BR 6.3.2 advises 397 where the limit is 398.
 LEAF_LIFE = timedelta(days=397)
-FAULTS = ("expired", "not-yet-valid", "wrong-host", "unknown-ca")  # that a certificate can have on purpose
+FAULTS = ("expired", "not-yet-valid", "wrong-host", "unknown-ca", "weak-key")  # that a certificate can have on purpose
 OTHER_NAME = "elsewhere.localhost"  # which every CA of ours may sign for, and no stack has
 SKEW = timedelta(hours=1)  # virtual machines and containers elsewhere may run behind
 RENEW_BEFORE = timedelta(days=7)
@@ -197,7 +197,7 @@ def make_faulty(ca: Pair, names: Sequence[str], fault: str, now: datetime) -> Pa
     parsed = _parsed([OTHER_NAME] if fault == "wrong-host" else names)
     day = timedelta(days=1)
     life = {"expired": (now - 2 * day, now - day), "not-yet-valid": (now + 30 * day, now + 60 * day)}.get(fault)
-    return _sign(issuer, _key(ca.key), parsed, now, life=life)
+    return _sign(issuer, _key(ca.key), parsed, now, life=life, weak=fault == "weak-key")
 
 
 def forbidden(ca_pem: bytes, names: Sequence[str]) -> tuple[str, ...]:
@@ -367,12 +367,22 @@ def _load(certificate: Path, key: Path, now: datetime) -> Authority:
 
 
 def _sign(
-    issuer: x509.Certificate, key: SigningKey, names: Sequence[Name], now: datetime, *, client: bool = False, life: tuple[datetime, datetime] | None = None
+    issuer: x509.Certificate,
+    key: SigningKey,
+    names: Sequence[Name],
+    now: datetime,
+    *,
+    client: bool = False,
+    life: tuple[datetime, datetime] | None = None,
+    weak: bool = False,
 ) -> Pair:
-    """Signs whatever it is asked to, for hosts or, for a client, mail addresses; its callers check first. `life`: from when until when it is good."""
+    """Signs whatever it is asked to, for hosts or, for a client, mail addresses; its callers check first.
+
+    `life`: from when until when it is good. `weak`: whether its key is shorter than any client should take (CA/Browser Forum BR 6.1.5: 2048 bits).
+    """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "stackctl development certificate")]
@@ -381,7 +391,7 @@ def _sign(
         subject.append(x509.NameAttribute(NameOID.COMMON_NAME, names[0]))
     text = x509.RFC822Name if client else x509.DNSName
     use = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-    own = ec.generate_private_key(ec.SECP256R1())
+    own = rsa.generate_private_key(65537, 1024) if weak else ec.generate_private_key(ec.SECP256R1())
     try:
         issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id)
@@ -406,7 +416,7 @@ def _sign(
     return _pair(builder.sign(key, hashes.SHA256()), own)
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
+def _pair(certificate: x509.Certificate, key: SigningKey) -> Pair:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return Pair(certificate.public_bytes(Encoding.PEM), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

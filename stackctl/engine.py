@@ -13,7 +13,7 @@ import signal
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -154,6 +154,35 @@ def try_out(image: str, files: Files, argv: Sequence[str], stack: str) -> tuple[
             return status, api.logs(made["Id"]).decode("utf-8", "replace")
         finally:
             api.remove_container(made["Id"], force=True)
+
+
+def beside(
+    stack: str, container: str, image: str, argv: Sequence[str], labels: Mapping[str, str], capabilities: Iterable[str]
+) -> str:
+    """Starts a helper with these arguments in the network of a running container; its id."""
+    with _undisturbed(), translated():
+        api = client().api
+        allowed = api.create_host_config(
+            network_mode=f"container:{container}",
+            cap_drop=["ALL"],
+            cap_add=list(capabilities),
+            security_opt=["no-new-privileges:true"],
+            read_only=True,
+            pids_limit=50,
+        )
+        made: str = api.create_container(image, command=list(argv), labels={LABEL: stack, **labels}, host_config=allowed)["Id"]
+        try:
+            api.start(made)
+        except BaseException:
+            api.remove_container(made, force=True)
+            raise
+        return made
+
+
+def discard(container: str) -> None:
+    """Removes a helper, whatever it is at."""
+    with _undisturbed(), translated():
+        client().api.remove_container(container, force=True)
 
 
 def logs(container: str, tail: int | None = None) -> str:

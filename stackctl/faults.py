@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, dataclass
 
-from stackctl import ca, live, running, state
+from stackctl import ca, images, lines, live, running, state
 from stackctl.backends import find
 from stackctl.errors import UsageError
-from stackctl.model import Fault, address, domain
+from stackctl.model import STATUSES, Fault, Stack, address, domain
 from stackctl.problems import valid
 
-STAGES = ("rcpt", "data", "end", "delivery")
-# RFC 3463: the enhanced status that usually goes with a reply.
-_STATUSES = {421: "4.3.2", 450: "4.2.1", 451: "4.7.1", 452: "4.2.2", 454: "4.7.0", 550: "5.1.1", 552: "5.2.2", 553: "5.1.3", 554: "5.7.1"}
+STAGES = ("mail", "rcpt", "data", "end", "delivery")
+GREETING, LOGINS = "greeting", "logins"  # in the place of an address: what meets every client
 _LONGEST = 60  # seconds of a delay: clients give up after five minutes
 _TEXT = 200  # octets of a reply's text, in a line of 512
 
 
-def listed(known: state.State) -> tuple[Fault, ...]:
-    """What fails on purpose in a stack, in the order in which it was set."""
-    return tuple(Fault(**one) for one in known.faults)
+@dataclass(frozen=True)
+class Failing:
+    """What fails on purpose: mail, the newest first; connections; and what is wrong with every certificate, None for nothing."""
+
+    mail: tuple[Fault, ...]
+    connections: tuple[lines.Line, ...]
+    certificate: str | None
+
+    @property
+    def number(self) -> int:
+        """How many faults these are."""
+        return len(self.mail) + len(self.connections) + bool(self.certificate)
+
+
+def listed(known: state.State) -> Failing:
+    """What fails on purpose in a stack."""
+    return Failing(tuple(Fault(**one) for one in known.faults), lines.listed(known), known.certificate_fault or None)
 
 
 def put(
@@ -37,22 +50,60 @@ def put(
 ) -> Fault:
     """Makes mail for an address, or for "@" and a domain, fail from the next client on; what was set before for it at that stage is replaced.
 
-    `reply` is the SMTP code (4xx or 5xx) at the stage `at`; `times` lets it fail for so many attempts of each recipient; `delay` waits so many
-    seconds instead. At delivery a 4xx keeps the message in the queue and a 5xx sends it back, of one `store` or of all.
+    `reply` is the SMTP code (4xx or 5xx) at the stage `at`; `times` lets it fail for so many attempts of each address; `delay` waits so many
+    seconds instead. At the stage mail the address is the sender. At delivery a 4xx keeps the message in the queue and a 5xx sends it back, of one `store` or of all.
     Raises UsageError for what cannot be, and then changes nothing.
     """
     _checked(reply, at, text, times, delay, store)
     with live.changing(known) as change:
-        here = change.stack
-        mta = find("mta", here.mta.backend, here.mta.version)
-        if "faults" not in mta.provides:
-            raise UsageError(f"the MTA {here.mta.backend} has no means to fail on purpose", "`mta: {backend: …}` in stack.yaml names another")
+        _able(change.stack)
         who = f"@{valid(domain, who[1:])}" if who.startswith("@") else valid(address, who)
         running.stores(known, store)
-        status = _STATUSES.get(reply or 0, f"{str(reply)[0]}.0.0")
-        made = Fault(os.urandom(4).hex(), who, at, reply, status, text or "a fault on purpose", times, delay, store)
-        kept = [one for one in known.faults if (one["address"], one["at"], one["store"]) != (who, at, store)]
-        known.faults = [asdict(made), *kept]  # the newest counts first
+        return _added(known, Fault(os.urandom(4).hex(), who, at, reply, _status(reply), text or "a fault on purpose", times, delay, store))
+
+
+def put_greeting(known: state.State, *, reply: int = 421, text: str = "", times: int | None = None, per_minute: int | None = None) -> Fault:
+    """Has the MTA's port for mail from other hosts answer `reply` in place of its greeting: to every client, or to the first so many (`times`).
+
+    With `per_minute` it is the MTA's own limit: clients beyond so many in a minute get its 421. Raises UsageError for what cannot be.
+    """
+    _checked(reply, "mail", text, times, 0, None)
+    if per_minute is not None and (per_minute < 1 or times or text or reply != 421):
+        raise UsageError("a limit per minute is a number from 1, and its reply the MTA's own", "leave --reply, --text and --times out")
+    with live.changing(known) as change:
+        _able(change.stack)
+        return _added(known, Fault(os.urandom(4).hex(), GREETING, "connect", reply, _status(reply), text or "a fault on purpose", times, per_minute=per_minute))
+
+
+def put_full(known: state.State, who: str) -> Fault:
+    """Leaves no room in a user's mailbox, in no store, whatever it holds and may hold. Raises UsageError for somebody without a mailbox of his own."""
+    with live.changing(known) as change:
+        who = valid(address, who)
+        if who not in (user.address for user in change.stack.users):
+            raise UsageError(f"{who} is no user of the stack {known.name}", f"users are {', '.join(user.address for user in change.stack.users)}")
+        return _added(known, Fault(os.urandom(4).hex(), who, "full", None, "", "no room in the mailbox"))
+
+
+def put_logins(known: state.State) -> None:
+    """Has every server that checks passwords answer that it cannot for now. Logins that are there stay."""
+    with live.changing(known):
+        _added(known, Fault("", LOGINS, "login", None, "", "no login can be checked for now"))
+
+
+def _able(here: Stack) -> None:
+    """Raises UsageError where the MTA cannot fail on purpose."""
+    if "faults" not in find("mta", here.mta.backend, here.mta.version).provides:
+        raise UsageError(f"the MTA {here.mta.backend} has no means to fail on purpose", "`mta: {backend: …}` in stack.yaml names another")
+
+
+def _status(reply: int | None) -> str:
+    return STATUSES.get(reply or 0, f"{str(reply)[0]}.0.0")
+
+
+def _added(known: state.State, made: Fault) -> Fault:
+    """Puts a fault in front of the others, for the newest counts first, and in the place of one for the same."""
+    kept = [one for one in known.faults if (one["address"], one["at"], one["store"]) != (made.address, made.at, made.store)]
+    known.faults = [asdict(made), *kept]
     return made
 
 
@@ -65,25 +116,30 @@ def put_certificate(known: state.State, fault: str) -> None:
         raise UsageError(f"'{fault}' is no fault of a certificate", f"faults are {', '.join(ca.FAULTS)}")
     with live.changing(known):
         known.certificate_fault = fault
+        shutil.rmtree(state.folder(known.name) / "faulty", ignore_errors=True)
 
 
-def clear(known: state.State, who: str | None = None) -> tuple[Fault, ...]:
-    """Takes the faults of an address away, or all, that of the certificates too; what was taken of mail's.
+def put_connection(known: state.State, line: lines.Line, report: images.Report = lambda _: None) -> None:
+    """Has new connections to a listener go over a bad line. Raises as `lines.put` does."""
+    lines.put(known, line, live.of_file(known).debian, report)
 
-    Raises UsageError for an address that has none.
+
+def clear(known: state.State, who: str | None = None) -> Failing:
+    """Takes the faults of an address or of connections to a listener away, or all there are; what was taken.
+
+    Raises UsageError for an address or a listener that has none.
     """
-    with live.changing(known):
-        if who is None:
-            known.certificate_fault = ""
-        gone = tuple(one for one in listed(known) if who is None or one.address == who.lower())
-        if who is not None and not gone:
-            raise UsageError(f"nothing fails for {who}", _names(known.faults) or "`stackctl fault list` shows what does")
-        known.faults = [one for one in known.faults if Fault(**one) not in gone]
+    before = listed(known)
+    mail = tuple(one for one in before.mail if who is None or one.address == who.lower())
+    gone = Failing(mail, lines.clear(known, who), before.certificate if who is None else None)
+    if who is not None and not gone.number:
+        others = [*(one.address for one in before.mail), *(one.name for one in before.connections)]
+        raise UsageError(f"nothing fails for {who}", ", ".join(others) or "`stackctl fault list` shows what does")
+    if mail or gone.certificate:
+        with live.changing(known):
+            known.certificate_fault = "" if gone.certificate else known.certificate_fault
+            known.faults = [one for one in known.faults if Fault(**one) not in mail]
     return gone
-
-
-def _names(faults: Iterable[dict[str, object]]) -> str:
-    return ", ".join(str(one["address"]) for one in faults)
 
 
 def _checked(reply: int | None, at: str, text: str, times: int | None, delay: int, store: str | None) -> None:

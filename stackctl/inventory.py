@@ -176,13 +176,13 @@ def _ours(stack: str | None) -> str:
     return f"{LABEL}={stack}" if stack else LABEL
 
 
-def containers(stack: str | None = None) -> tuple[Container, ...]:
-    """The containers of a stack, or of every stack; stopped ones too, helpers not."""
+def containers(stack: str | None = None, kind: str = SERVICE) -> tuple[Container, ...]:
+    """The containers of a stack, or of every stack, that have the label `kind`: its services; stopped ones too, helpers not."""
     rows = ask("/containers/json?all=1", label=_ours(stack))
     return tuple(
-        Container(row["Id"], row["Labels"][SERVICE], row["State"], row["Status"], row["Image"], row["Labels"])
+        Container(row["Id"], row["Labels"][kind], row["State"], row["Status"], row["Image"], row["Labels"])
         for row in rows
-        if SERVICE in row["Labels"]
+        if kind in row["Labels"]
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stackctl import addresses, directory, load, render, stack, state
+from stackctl import addresses, directory, lines, load, render, stack, state
 from stackctl.errors import StackctlError, UsageError
 from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
 from stackctl.problems import Report, valid
@@ -80,7 +80,7 @@ class Alias:
 
 def alias_list(known: state.State) -> tuple[Alias, ...]:
     """The aliases of a running stack, addresses first, each kind in alphabetical order."""
-    base = _base(known)
+    base = of_file(known)
     here = stack.effective(base, known)
     written = {*addresses.aliases(base), *base.system_aliases}
     every = addresses.aliases(here) | addresses.system_aliases(here)
@@ -147,7 +147,7 @@ class Served:
 
 def domain_list(known: state.State) -> tuple[Served, ...]:
     """The domains of a running stack, the main one first and the disposable one last."""
-    here = stack.effective(_base(known), known)
+    here = stack.effective(of_file(known), known)
 
     def count(where: str, names: Iterable[str]) -> int:
         return sum(name.endswith(f"@{where}") for name in names)
@@ -228,6 +228,7 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
 
 def reset(known: state.State) -> None:
     """Undoes every change that was made while the stack ran: users, passwords, aliases and domains are what its file says, and nothing fails on purpose."""
+    lines.clear(known)
     if not known.certificate_fault and not any(getattr(known, name) for name in _CHANGES):
         return
     with changing(known):
@@ -252,7 +253,7 @@ def changing(known: state.State) -> Iterator[Change]:
     """Holds the stack while `known` is changed, then hands the new files to the running servers."""
     with state.lock(known.name):
         known.__dict__.update(vars(state.load(known.name)))
-        base = _base(known)
+        base = of_file(known)
         try:
             yield Change(base, stack.effective(base, known))
             stack.apply_accounts(base, known)
@@ -268,7 +269,7 @@ def _take_password(known: state.State, who: str) -> None:
         known.replaced.setdefault(who, before)
 
 
-def _base(known: state.State) -> Stack:
+def of_file(known: state.State) -> Stack:
     """What the stack's file says."""
     base = load.load(Path(known.source)).stack if known.source else Stack()
     return base.model_copy(update={"name": known.name})

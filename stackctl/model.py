@@ -416,12 +416,18 @@ class MailingList(Frozen):
     )
 
 
+# RFC 3463: the enhanced status that usually goes with a reply that is made on purpose.
+STATUSES = {421: "4.3.2", 450: "4.2.1", 451: "4.7.1", 452: "4.2.2", 454: "4.7.0", 530: "5.7.0", 550: "5.1.1", 552: "5.2.2", 553: "5.1.3", 554: "5.7.1"}
+
+
 @dataclass(frozen=True)
 class Fault:
     """Mail for an address that fails on purpose, while it is set.
 
-    `address` is one, or "@" and a domain; `at` the stage: rcpt, data, end (of the data), or delivery, of `store` or of all; `reply` the SMTP code,
-    `status` and `text` what goes with it. `times` limits it to so many attempts of each recipient, `delay` (seconds) waits instead of a reply.
+    `address` is one, or "@" and a domain; `at` the stage: mail (then it is the sender), rcpt, data, end (of the data), or delivery, of `store` or of all;
+    `reply` the SMTP code, `status` and `text` what goes with it. `times` limits it to so many attempts of each address, `delay` (seconds) waits
+    instead of a reply. At the stage full the mailbox has no room. Two stages meet everybody, and have a word in place of the address: connect, where
+    `per_minute` means the clients beyond that number in a minute, and login.
     """
 
     id: str
@@ -433,6 +439,7 @@ class Fault:
     times: int | None = None
     delay: int = 0
     store: str | None = None
+    per_minute: int | None = None
 
 
 class Stack(Frozen):
@@ -491,6 +498,7 @@ class Stack(Frozen):
     _included: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
     # What is made to fail while the stack runs.
     _faults: tuple[Fault, ...] = PrivateAttr(default=())
+    _certificate_fault: str = PrivateAttr(default="")
 
     @model_validator(mode="before")
     @classmethod
@@ -531,10 +539,15 @@ class Stack(Frozen):
         """What fails on purpose."""
         return self._faults
 
-    def failing(self, faults: tuple[Fault, ...]) -> Stack:
+    @property
+    def certificate_fault(self) -> str:
+        """What is wrong with every certificate on purpose, one of ca.FAULTS; "" for nothing."""
+        return self._certificate_fault
+
+    def failing(self, faults: tuple[Fault, ...], certificate: str) -> Stack:
         """The same stack with these faults."""
         made = self.model_copy()
-        made._faults = faults
+        made._faults, made._certificate_fault = faults, certificate
         return made
 
     @property

@@ -18,7 +18,7 @@ from stackctl import addresses
 from stackctl.backends import Backend, Container, Delivery, directory, find, kdc, login_host, service_name
 from stackctl.errors import UsageError
 from stackctl.kerberos import Realm
-from stackctl.model import Stack
+from stackctl.model import STATUSES, Stack
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -352,6 +352,7 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "directory": _directory(stack, secrets),
         "verifiers": {form: secrets.verifiers.get(form, {}) for form in service.verifiers},
         "disposable": Disposable(stack.disposable, secrets.disposable_hash),
+        "statuses": STATUSES,
         "catch_all": {"local": local, "domain": host},
         "routes": ways,
         "recipients": recipients(stack, ways),

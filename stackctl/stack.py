@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, load, peers, ports, render, standing, start, state, tokens
+from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, lines, load, peers, ports, render, standing, start, state, tokens
 from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
 from stackctl.model import Fault, Quota, Stack, User
@@ -70,7 +70,8 @@ def _up(
 ) -> None:
     """What `up` does between its questions and its clearing up; what runs in other threads is added to `under_way`."""
     known = done.state
-    known.certificate_fault = ""  # what follows proves that the certificates are good
+    lines.end_all(known)  # what follows proves that all works
+    known.unhinder()
     with done.step("configuration"):
         plan = _plan(stack, known)
     with done.step("images"):
@@ -177,6 +178,9 @@ def effective(stack: Stack, known: state.State) -> Stack:
     ]
     boxes = {user.address for user in users} | {stack.catch_all_address}
     users += [User(address=address, quota=Quota(storage=quota) if quota else None) for address, quota in known.added.items() if address not in boxes]
+    faults = tuple(Fault(**fault) for fault in known.faults)
+    full = {fault.address for fault in faults if fault.at == "full"}
+    users = [user.model_copy(update={"quota": Quota(storage=1)}) if user.address in full else user for user in users]  # an octet: no message is that small
     boxes.update(known.added)
     live = {name: tuple(targets) for name, targets in known.aliases.items() if name not in boxes}
     catch_alls = {domain: who for domain, who in stack.domain_catch_all.items() if domain not in known.domains_deleted}
@@ -188,7 +192,7 @@ def effective(stack: Stack, known: state.State) -> Stack:
             "aliases": {a: t for a, t in stack.aliases.items() if a not in gone} | {a: t for a, t in live.items() if "@" in a},
             "system_aliases": {a: t for a, t in stack.system_aliases.items() if a not in gone} | {a: t for a, t in live.items() if "@" not in a},
         }
-    ).failing(tuple(Fault(**fault) for fault in known.faults))
+    ).failing(faults, known.certificate_fault)
 
 
 def _certificates(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pair, dict[str, bytes]]:
@@ -215,9 +219,20 @@ def _certificates(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pa
     times = [certificate.validity(one.certificate) for one in (main, *named.values())]
     known.certificate = [max(begin for begin, _ in times), min(end for _, end in times)]
     if known.certificate_fault:
-        main = ca.make_faulty(authority.pair, render.certificate_names(stack), known.certificate_fault, now)
+        main = _faulty(stack, known, authority, now)
         named = dict.fromkeys(named, main)
     return authority, main, {name: one.key + one.certificate for name, one in named.items()}
+
+
+def _faulty(stack: Stack, known: state.State, authority: ca.Authority, now: datetime) -> ca.Pair:
+    """The certificate that no client may accept: made once, so that other changes of a running stack leave it alone."""
+    folder = state.folder(stack.name) / "faulty"
+    with contextlib.suppress(FileNotFoundError):
+        return ca.Pair((folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes())
+    made = ca.make_faulty(authority.pair, render.certificate_names(stack), known.certificate_fault, now)
+    state.write(folder / "cert.pem", made.certificate)
+    state.write(folder / "key.pem", made.key)
+    return made
 
 
 def _ports(plan: Plan, known: state.State, existing: set[str]) -> dict[str, int]:

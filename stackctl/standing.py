@@ -60,13 +60,13 @@ def known_by(path: str) -> str | None:
 
 
 def unchanged(path: Path | None, name: str | None) -> state.State | None:
-    """The state of the stack as it was last brought up, if nothing that it is made from changed and its certificate is good, not faulty on purpose; else None."""
+    """The state of the stack as it was last brought up, if nothing that it is made from changed its certificate is good, and nothing is made to fail; else None."""
     where, content = source(path)
     known = name or known_by(where)
     if known is None:
         return None
     found = state.load(known)
-    if found.certificate_fault or found.source != where or found.fingerprint != fingerprint(content, name):
+    if found.hindered or found.source != where or found.fingerprint != fingerprint(content, name):
         return None
     start, end = found.certificate
     if not start <= time.time() < end - RENEW_BEFORE:

@@ -22,6 +22,7 @@ from stackctl.labels import NAME
 from stackctl.verifier import verifier
 
 _ALPHABET = string.ascii_letters + string.digits
+_HINDERING = ("connect", "login")  # stages of faults that meet everybody
 _LENGTH = 20  # of 62 letters: 119 bits
 
 
@@ -66,6 +67,7 @@ class State:
     handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)  # what is made to fail: the fields of model.Fault
+    lines: list[dict[str, Any]] = field(default_factory=list)  # bad lines on purpose: the fields of lines.Line
     certificate_fault: str = ""  # one of ca.FAULTS: the servers show a certificate that no client may accept
     ports: dict[str, int] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`; of those alone that `up` waits for
@@ -74,6 +76,16 @@ class State:
     images: dict[str, str] = field(default_factory=dict)  # backend -> the image that its containers were started from
     endpoints: dict[str, Any] = field(default_factory=dict)
     snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)  # copies of all mail: name -> when, and of which stores
+
+    @property
+    def hindered(self) -> bool:
+        """Whether something fails on purpose that `up` could not prove to work."""
+        return bool(self.certificate_fault or self.lines or any(one["at"] in _HINDERING for one in self.faults))
+
+    def unhinder(self) -> None:
+        """Forgets what fails so; bad lines are for whoever ends them."""
+        self.certificate_fault = ""
+        self.faults = [one for one in self.faults if one["at"] not in _HINDERING]
 
     def credential(self, address: str, password: str | None = None) -> Credential:
         """The credential of an address: the one that is known, unless another password is given; made where there is none."""

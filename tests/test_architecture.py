@@ -25,7 +25,7 @@ LAYERS = (
     ("state",),
     ("standing", "peers", "logbook", "steps", "directory"),
     ("running",),
-    ("trace", "start", "filters", "logins", "traffic", "mta", "queue"),
+    ("trace", "start", "filters", "logins", "traffic", "mta", "queue", "lines"),
     ("contents", "preload"),
     ("stack", "again"),
     ("live", "export", "preview", "faults"),

@@ -125,7 +125,7 @@ def test_every_server_says_how_its_log_is_read(backend: str) -> None:
     assert all_backends()[backend].log == log, "read without the other keys it is the same"
     Rules(log, backend)
     moves = {"accepted", "identified", "queued", "delivery", "removed"}
-    wanted = {"mta": {*moves, "rejected"}, "host": moves, "store": {"read"}, "directory": set[str](), "webmail": set[str](), "kdc": set[str]()}
+    wanted = {"mta": {*moves, "rejected"}, "host": moves, "store": {"read"}, "directory": set[str](), "webmail": set[str](), "kdc": set[str](), "line": set[str]()}
     role = all_backends()[backend].role
     assert log.problem and wanted[role] <= set(log.events)
     assert log.level or role == "directory", "only where no mail passes may a server have no word of severity"

@@ -36,7 +36,7 @@ def reset(
     """Put a running stack back to where its tests began, without a restart.
 
     messages: the queue and all folders are empty; open sessions go on. mailboxes: folders, subscriptions and people's own Sieve scripts are gone too.
-    accounts: users, passwords, aliases and domains are what stack.yaml says. everything: accounts of a directory too, and snapshots are gone.
+    accounts: users, passwords, aliases and domains are what stack.yaml says, and no fault is set. everything: accounts of a directory too, and snapshots are gone.
 
     Example: stackctl reset mailboxes
     """

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.feature("A6", "B5")]
 ALICE, BOB = "alice@example.test", "bob@example.test"
 SENDER = "sender@inbox.example.test"
 WITHIN = 30
-NOTHING: dict[str, object] = {"mail": [], "certificate": None}
+NOTHING: dict[str, object] = {"mail": [], "connections": [], "certificate": None}
 
 
 def connected(mail: Context) -> smtplib.SMTP:
@@ -137,6 +137,63 @@ def test_a_number_of_attempts_fails_for_each_recipient(mail: Context, cleared: Q
     assert [sent(mail, ALICE)[1] for _ in range(2)] == [450, 250], "set anew, it counts from nothing"
 
 
+def from_sender(mail: Context, sender: str) -> int:
+    with connected(mail) as client:
+        return client.mail(sender)[0]
+
+
+def test_a_sender_is_refused_at_mail_and_no_other(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "set", BOB, "--reply", "550", "--at", "mail")
+    cleared("fault", "set", "@elsewhere.example", "--reply", "451", "--at", "mail", "--times", "1")
+    assert from_sender(mail, BOB) == 550
+    assert [from_sender(mail, "x@elsewhere.example") for _ in range(2)] == [451, 250]
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+    cleared("fault", "clear")
+    assert from_sender(mail, BOB) == 250
+
+
+def test_a_reply_takes_the_place_of_the_greeting(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "greeting", "--times", "1", "--text", "too busy")
+    with pytest.raises(smtplib.SMTPConnectError, match=r"421, b'4.3.2 .* too busy'"):
+        connected(mail)
+    assert sent(mail, ALICE) == [250, 250, 354, 250], "the second client is let in"
+    cleared("fault", "greeting", "--reply", "554")
+    with pytest.raises(smtplib.SMTPConnectError, match="554"):
+        connected(mail)
+    mail.send(ALICE, mail.message(ALICE, ALICE, "submitted"), ALICE)  # only the port for mail from other hosts says so
+    cleared("fault", "clear")
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+
+
+def test_who_comes_too_often_in_a_minute_gets_421(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "greeting", "--per-minute", "2")
+    assert "421 4.3.2 a fault on purpose, those beyond 2 in a minute" in cleared("fault", "list")[0]
+    for _ in range(2):
+        assert sent(mail, ALICE) == [250, 250, 354, 250]
+    with pytest.raises(smtplib.SMTPConnectError, match=r"421, b'4.7.0 .*too many connections"):
+        connected(mail)
+    cleared("fault", "clear")
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+
+
+def test_a_full_mailbox_takes_nothing_and_others_do(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "full", ALICE)
+    before = {store: len(mail.look(BOB, store)) for store in mail.stores}
+    assert sent(mail, ALICE, BOB) == [250, 250, 250, 354, 250]
+    for store in mail.stores:
+        until(lambda: len(mail.look(BOB, store)) == before[store] + 1, WITHIN)  # noqa: B023
+    bounce = message_from_bytes(until(lambda: mail.look(SENDER, mail.stores[0]), WITHIN)[-1])
+    assert "5.2.2" in bounce.as_string()
+    for store in mail.stores:
+        port = mail.endpoints["stores"][store]["imaps"][1]
+        for who, said in ((ALICE, "NO"), (BOB, "OK")):
+            with imaplib.IMAP4_SSL("localhost", port, ssl_context=ssl.create_default_context(cafile=mail.endpoints["ca"])) as client:
+                client.login(who, mail.password(who))
+                assert client.append("INBOX", "", "", mail.message(who, who, "appended"))[0] == said, (store, who)
+    cleared("fault", "clear")
+    assert sent(mail, ALICE) == [250, 250, 354, 250]
+
+
 def test_one_store_does_not_get_its_part_and_the_others_do(mail: Context, cleared: Quick) -> None:
     failing, *others = mail.stores
     before = {store: len(mail.look(ALICE, store)) for store in mail.stores}
@@ -147,6 +204,27 @@ def test_one_store_does_not_get_its_part_and_the_others_do(mail: Context, cleare
     assert len(mail.look(ALICE, failing)) == before[failing]
     cleared("fault", "clear")
     until(lambda: len(mail.look(ALICE, failing)) == before[failing] + 1, WITHIN)
+
+
+def test_what_is_on_hold_outlasts_the_fault_and_a_flush(mail: Context, cleared: Quick) -> None:
+    cleared("fault", "set", BOB, "--reply", "451", "--at", "delivery")
+
+    def waiting() -> list[dict[str, object]]:
+        return [row for row in json.loads(cleared("queue", "list", "--json")[0]) if BOB in json.dumps(row)]
+
+    store = mail.stores[0]
+    before = len(mail.look(BOB, store))
+    sent(mail, BOB)
+    (held,) = until(waiting, WITHIN)
+    cleared("queue", "hold", str(held["queue_id"]))
+    sent(mail, BOB)
+    until(lambda: len(waiting()) == 2, WITHIN)
+    cleared("fault", "clear")
+    cleared("queue", "flush")
+    until(lambda: len(mail.look(BOB, store)) == before + 1, WITHIN)
+    until(lambda: [row["queue_id"] for row in waiting()] == [held["queue_id"]], WITHIN)
+    cleared("queue", "release", str(held["queue_id"]))
+    until(lambda: len(mail.look(BOB, store)) == before + 2, WITHIN)
 
 
 def test_what_fails_is_listed_until_it_is_cleared(cleared: Quick, addressed: Program) -> None:
@@ -194,6 +272,7 @@ def refusals(mail: Context) -> dict[str, str]:
         ("not-yet-valid", "certificate is not yet valid"),
         ("wrong-host", "Hostname mismatch, certificate is not valid for 'localhost'."),
         ("unknown-ca", "unable to get local issuer certificate"),
+        ("weak-key", "EE certificate key too weak"),
     ],
 )
 def test_no_client_trusts_a_faulty_certificate(fault: str, said: str, mail: Context, cleared: Quick) -> None:
@@ -224,7 +303,7 @@ def test_a_fault_that_is_none_is_told(quick: Quick) -> None:
         ([ALICE, "--reply", "450", "--slow", "1"], "a reply or a delay"),
         ([ALICE, "--reply", "250"], "no reply that refuses"),
         ([ALICE, "--reply", "600"], "no reply that refuses"),
-        ([ALICE, "--reply", "450", "--at", "mail"], "no stage"),
+        ([ALICE, "--reply", "450", "--at", "helo"], "no stage"),
         ([ALICE, "--reply", "450", "--times", "0"], "0 attempts"),
         ([ALICE, "--slow", "-1"], "a delay of -1 s"),
         ([ALICE, "--slow", "1000"], "a delay of 1000 s"),

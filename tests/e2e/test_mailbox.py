@@ -299,13 +299,23 @@ def test_faults_are_of_one_mailbox_and_end_by_one_call(mailbox: Mailbox, mailbox
     assert [one.subject for one in mailbox.wait_for_count(1)] == ["taken too"]
 
 
+def test_connections_logins_and_a_full_mailbox_are_good_again_by_one_call(mail_stack: MailStack) -> None:
+    faults = SmtpFaults(mail_stack.known, mail_stack.domain)
+    faults.connection("mta.smtp", hang=True)
+    faults.logins()
+    faults.full(mail_stack.known.endpoints["accounts"][0]["address"])
+    assert running_faults.listed(running.named(mail_stack.name)).number == 3
+    faults.clear()
+    assert running_faults.listed(running.named(mail_stack.name)).number == 0
+
+
 def test_faults_end_with_their_test(mailbox: Mailbox, mail_stack: MailStack) -> None:
     faults = SmtpFaults(mail_stack.known, mail_stack.domain)
     running_faults.put(mail_stack.known, "somebody@else.example", reply=550)
     faults.set(mailbox.address, reply=552, at="end")
-    assert len(running_faults.listed(running.named(mail_stack.name))) == 2
+    assert running_faults.listed(running.named(mail_stack.name)).number == 2
     faults.clear()
-    assert [one.address for one in running_faults.listed(running.named(mail_stack.name))] == ["somebody@else.example"], "what others set stays"
+    assert [one.address for one in running_faults.listed(running.named(mail_stack.name)).mail] == ["somebody@else.example"], "what others set stays"
     running_faults.clear(mail_stack.known)
     with pytest.raises(UsageError, match="no reply that refuses"):
         faults.set(mailbox.address, reply=250)
