@@ -16,7 +16,7 @@ from imaplib import IMAP4
 from pathlib import Path
 from smtplib import SMTPException
 
-from bench import accounts, contents, fixture, live, logs, mail, size, start
+from bench import accounts, contents, fixture, live, logs, mail, moving, size, start
 from bench.figures import Figure, table
 from bench.stacks import Bench
 from stackctl.backends import all_backends
@@ -39,6 +39,7 @@ def measures() -> dict[str, Measure]:
         "contents": contents.contents,
         "live": live.live,
         "logs": logs.logs,
+        "migrate": moving.migrate,
         "fixture": fixture.fixture,
         "memory": size.memory,
         "disk": size.disk,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from bench.figures import Figure, interleaved, median
 from bench.stacks import Bench
@@ -14,12 +15,7 @@ OCTETS = 4096
 
 def contents(bench: Bench, runs: int) -> Iterator[Figure]:
     """Whole processes, on the default stack: a full INBOX in every store."""
-    folder = bench.folder / "maildir"
-    for part in ("cur", "new", "tmp"):
-        (folder / part).mkdir(parents=True)
-    for number in range(MESSAGES):
-        text = f"Subject: number {number}\n\n".encode()
-        (folder / "new" / f"{number:06}.bench").write_bytes(text + b"x" * 70 + b"\n" * (OCTETS - len(text) - 70))
+    folder = full(bench)
     with bench.removed(bench.name("contents")) as name:
         bench.stackctl("up", "--name", name)
         [few] = interleaved(runs, lambda: bench.timed("reset", "--name", name))
@@ -32,3 +28,14 @@ def contents(bench: Bench, runs: int) -> Iterator[Figure]:
         resets, restores = interleaved(runs, lambda: bench.timed("reset", "--name", name), lambda: bench.timed("snapshot", "restore", "full", "--name", name))
         yield Figure("contents", f"reset of {MESSAGES} messages in every store", "ms", median(resets), most=1000)
         yield Figure("contents", f"snapshot restore of {MESSAGES} messages in every store", "ms", median(restores), most=2000)
+
+
+def full(bench: Bench) -> Path:
+    """A Maildir with all these messages."""
+    folder = bench.folder / "maildir"
+    for part in ("cur", "new", "tmp"):
+        (folder / part).mkdir(parents=True)
+    for number in range(MESSAGES):
+        text = f"Subject: number {number}\nMessage-ID: <{number}@bench.example>\n\n".encode()
+        (folder / "new" / f"{number:06}.bench").write_bytes(text + b"x" * 70 + b"\n" * (OCTETS - len(text) - 70))
+    return folder

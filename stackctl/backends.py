@@ -157,6 +157,7 @@ class Backend(_Frozen):
     )
     mailboxes: tuple[str, ...] = ()
     mailbox_reason: str = Field("", description="Why other mailbox formats are refused")
+    migrates_into: tuple[str, ...] = Field((), description="Those of them into which mailboxes of other stores can be moved, with the verb migrate")
     settings: tuple[str, ...] = Field((), description="Native files that take pass-through settings")
     known: dict[str, Known] = Field(default_factory=dict, description="What these files may say")
     accounts: tuple[str, ...] = Field((), description="Where it can look accounts up (mta, store); which way of keeping them it is (directory)")

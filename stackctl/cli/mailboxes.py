@@ -1,4 +1,4 @@
-"""Commands for all mail of a running stack at once: reset, snapshot, preload. They change no configuration."""
+"""Commands for all mail of a running stack at once: reset, snapshot, preload, migrate. They change no configuration."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stackctl.cli.options import File, Json, Name
 
 if TYPE_CHECKING:
     from stackctl.contents import Snapshot
+    from stackctl.moving import Moved
 
 SNAPSHOT = typer.Argument(metavar="SNAPSHOT", help="The snapshot's name: lower-case letters, digits and '-'.")
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(reset)
     app.command()(preload)
+    app.command()(migrate)
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Keep all mail of a running stack aside, and bring it back.\n\nExample: stackctl snapshot list")
     for command in (save, restore, delete):
         group.command()(command)
@@ -78,6 +80,49 @@ def preload(
         show.as_json({"address": to.lower(), "stores": list(stores), "messages": count, "seconds": round(seconds, 3)})
     else:
         show.line(f"{count} messages into the INBOX of {to.lower()}, in {', '.join(stores)}, after {seconds:.2f} s.")
+
+
+def migrate(
+    source: Annotated[str, typer.Option("--from", metavar="STORE", help="The store that has the mailboxes; it stays as it is.")],
+    target: Annotated[str, typer.Option("--to", metavar="STORE", help="The store that gets them.")],
+    user: Annotated[list[str] | None, typer.Option("--user", "-u", metavar="ADDRESS", help="Whose mailbox; may be repeated. Every user's unless given.")] = None,
+    maildir: Annotated[Path | None, typer.Option("--maildir", metavar="DIR", help="First put a copy of this Maildir, with its index files, into --from.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Also where a message would be gone that no other store has.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved, and what is in the way.")] = False,
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Move mailboxes to another store, and prove by IMAP and POP3 that no client has to fetch them again.
+
+    The mailbox in --to becomes what it is in --from: UIDVALIDITY, UIDs, POP3's unique ids, flags, keywords, folders, subscriptions, dates, octets. Run it again
+    for what came meanwhile, and after an interruption. Exits 1 where something is not the same.
+
+    Example: stackctl migrate --from courier --to dovecot
+    """
+    from dataclasses import asdict
+
+    from stackctl import moving, running
+
+    with show.progress(quiet=json) as report:
+        found = moving.move(running.named(name, file), source, target, user or (), maildir=maildir, replace=replace, dry_run=dry_run, report=report)
+    if json:
+        show.as_json({"from": source, "to": target, "dry_run": dry_run, "mailboxes": [{**asdict(one), "same": one.same} for one in found]})
+    else:
+        rows = [(one.address, str(one.folders), str(one.messages), str(one.octets), f"{one.seconds:.1f} s" if one.seconds else "", _said(one, dry_run)) for one in found]
+        show.table(("MAILBOX", "FOLDERS", "MESSAGES", "OCTETS", "MOVED IN", "TO ITS CLIENTS"), rows)
+        for one in found:
+            for what, lines in (("changed", one.lost), ("notice", one.noticed), ("refused", (one.refused,) if one.refused else ())):
+                for text in lines:
+                    show.line(f"{one.address}: {what}: {text}")
+    if not all(one.same for one in found):
+        raise typer.Exit(1)
+
+
+def _said(one: Moved, dry_run: bool) -> str:
+    if one.refused:
+        return "not moved"
+    return "not tried" if dry_run else "the same" if one.same else "changed"
 
 
 def save(

@@ -23,6 +23,7 @@ from stackctl.errors import StackctlError, TimedOut, UsageError
 
 POLL = 0.005  # seconds between two NOOPs: a delivery is seen at most that late, and a server answers one in under 1 ms
 _IDLE_ROUND = 2.0  # seconds; after each the server is asked anew, should its notice have been lost
+_MOST_UIDS = 500  # in one command: some servers refuse a word of 8 KiB
 _ATOM = re.compile(r"[A-Za-z0-9@._+=/-]+")  # what LOGIN takes as a user without quotes, on every server
 
 logging.getLogger("imapclient").addHandler(logging.NullHandler())  # its warnings are about names in answers, and would go to standard error
@@ -173,6 +174,26 @@ class Imap:
         """The names of all mailboxes."""
         with self._guard("LIST"):
             return [name for _, _, name in self.library.list_folders()]
+
+    def listed(self, subscribed: bool = False) -> list[tuple[frozenset[str], str, str]]:
+        """What LIST says, or LSUB: attributes in lower case, the delimiter, and the name; without what is no mailbox but is above one."""
+        with self._guard("LSUB" if subscribed else "LIST"):
+            rows = self.library.list_sub_folders() if subscribed else self.library.list_folders()
+        found = [(frozenset(word.decode().lower() for word in words), between.decode() if between else "", name) for words, between, name in rows]
+        return [row for row in found if not row[0] & {"\\noselect", "\\nonexistent"}]
+
+    def following(self, mailbox: str) -> int:
+        """The UID that the next message will have: UIDNEXT of STATUS."""
+        with self._guard("STATUS"):
+            return int(self.library.folder_status(mailbox, ["UIDNEXT"])[b"UIDNEXT"])
+
+    def items(self, uids: Sequence[int], *names: str) -> dict[int, dict[bytes, Any]]:
+        """Items of messages as FETCH has them (RFC 9051 6.4.5), by UID; none of it gets into the transcript."""
+        found: dict[int, dict[bytes, Any]] = {}
+        with self._guard("FETCH"), self.transcript.muted():
+            for start in range(0, len(uids), _MOST_UIDS):
+                found |= self.library.fetch(list(uids[start : start + _MOST_UIDS]), list(names))
+        return found
 
     def create(self, mailbox: str) -> None:
         """Makes a mailbox."""
