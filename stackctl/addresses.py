@@ -49,6 +49,11 @@ def included(stack: Stack, target: str) -> tuple[str, ...]:
     return stack.included.get(target.removeprefix(INCLUDE), ()) if target.startswith(INCLUDE) else (target,)
 
 
+def is_program(target: str) -> bool:
+    """Whether what a system alias stands for is a command or a file to write; /dev/null is neither, every MTA can discard."""
+    return target.startswith(("|", "/")) and target != "/dev/null"
+
+
 def graph(stack: Stack) -> dict[str, tuple[str, ...]]:
     """Every alias with the nodes that it leads to; commands and files are left out."""
     virtual, system, boxes = aliases(stack), system_aliases(stack), set(mailboxes(stack))

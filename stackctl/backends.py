@@ -145,6 +145,7 @@ class Backend(_Frozen):
     release: str = Field(description="The Debian release whose packages it is built from")
     listeners: dict[str, Listener]
     provides: tuple[str, ...] = Field((), description="Capabilities that scenarios and commands ask for")
+    lacks: dict[str, str] = Field(default_factory=dict, description="What others of its role provide and it does not: each with the reason")
     delivery: dict[str, Delivery] = Field(default_factory=dict, description="Ways in, the default first (role store)")
     delivery_reasons: dict[str, str] = Field(default_factory=dict, description="Why other ways are refused: way to reason")
     system_users: tuple[str, ...] = Field((), description="The accounts of the system itself, which no person can have (role host)")

@@ -280,11 +280,22 @@ class Checks:
             if store.listeners:
                 self.open[name] = store.listeners
 
+        self.programs()
         self.directory()
         self.list_manager()
         self.tickets()
         for slip in mechanisms.slips(stack, self.report.guess) if self.sound("auth") else ():
             self.bad(*slip)
+
+    def programs(self) -> None:
+        """Whether the MTA runs the commands of system aliases, and writes their files."""
+        if self.mta is None or "alias-programs" in self.mta.provides:
+            return
+        for raw in self.alias_keys("system_aliases") if self.sound("system_aliases") else ():
+            for index, target in enumerate(self.stack.system_aliases[raw.lower()]):
+                if addresses.is_program(target):
+                    what = f"{self.mta.family} runs no commands for aliases, and writes no files"
+                    self.bad(("system_aliases", raw, index), what, "name an address, or choose another MTA")
 
     def tickets(self) -> None:
         """The server that gives people tickets is there where a server takes them."""

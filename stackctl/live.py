@@ -108,6 +108,8 @@ def alias_set(known: state.State, who: str, targets: Sequence[str]) -> tuple[str
         for target in chosen:
             if target.startswith(addresses.INCLUDE) and target.removeprefix(addresses.INCLUDE) not in here.included:
                 raise UsageError(f"{target}: no alias of stack.yaml includes that file", "name the addresses, or put the alias into stack.yaml")
+            if addresses.is_program(target) and "alias-programs" not in (mta := render.services(here)[0].backend).provides:
+                raise UsageError(f"{mta.family} runs no commands for aliases, and writes no files", "name an address")
             if names.lack(target) and target != who:
                 raise UsageError(f"{target} is no user and no alias of the stack {here.name}", _meant(target, [*names.addresses, *names.system]))
         known.aliases[who] = list(chosen)

@@ -7,6 +7,8 @@ A part with a problem is taken out of the tree, so that the rest is still looked
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from stackctl.enclosed import Enclosed
 from stackctl.errors import UsageError
 from stackctl.model import Stack
 from stackctl.problems import Report
-from stackctl.tree import MAX_OCTETS, composed
+from stackctl.tree import MAX_OCTETS, Mapping, composed
 from stackctl.validate import validate
 
 DEFAULT = Path("stack.yaml")
@@ -56,6 +58,24 @@ def load(path: Path | None) -> Loaded:
     return Loaded(stack, path, source, files)
 
 
+def with_mta(loaded: Loaded, backend: str) -> Loaded:
+    """The same stack with another MTA, under the name NAME-BACKEND so that both can run; its native settings and fixed ports stay behind.
+
+    Raises BadStack where that MTA is unknown, or cannot do what the stack asks for.
+    """
+    where = f"{loaded.path or 'the demo stack'} with the MTA {backend}"
+    other = composed(json.dumps({"name": f"{loaded.stack.name}-{backend}", "mta": {"backend": backend}}), Report(where)).entries
+
+    def change(tree: Mapping) -> None:
+        tree.entries |= other
+        if isinstance(ports := tree.entries.get("ports", (0, None))[1], Mapping):
+            ports.entries.pop("fixed", None)
+
+    text = loaded.source.decode("utf-8") or "{}"
+    stack, files = _parse(text, where, loaded.path.parent if loaded.path else Path(), change)
+    return Loaded(stack, loaded.path, loaded.source, files)
+
+
 def parse(text: str, where: str, folder: Path) -> Stack:
     """The stack that `text` describes. `where` is its name in messages, `folder` what the files are relative to that it names.
 
@@ -64,9 +84,10 @@ def parse(text: str, where: str, folder: Path) -> Stack:
     return _parse(text, where, folder)[0]
 
 
-def _parse(text: str, where: str, folder: Path) -> tuple[Stack, tuple[Path, ...]]:
+def _parse(text: str, where: str, folder: Path, change: Callable[[Mapping], None] = lambda _: None) -> tuple[Stack, tuple[Path, ...]]:
     report = Report(where)
     tree = composed(text, report)
+    change(tree)
     stack = validate(tree, report)
     checks = Enclosed(stack, tree, report)
     checks.stack = stack = stack.including(checks.includes(folder))

@@ -51,7 +51,7 @@ class Rules:
         self._routine = compiled(log.routine, f"{place}: log.routine")
         if wrong := set[str](log.levels.values()) - set(SEVERITIES):
             raise UsageError(f"{place}: log.levels: {', '.join(map(str, wrong))} is no severity", f"there are {', '.join(SEVERITIES)}")
-        self._levels = log.levels
+        self._levels, self._statuses = log.levels, dict[str | None, str](log.statuses)
         if wrong := set(log.events) - set(EVENTS):
             raise UsageError(f"{place}: log.events: unknown {', '.join(wrong)}", f"there are {', '.join(EVENTS)}")
         self._events = {kind: [compiled(one, f"{place}: log.events.{kind}", *EVENTS[kind]) for one in patterns] for kind, patterns in log.events.items()}
@@ -71,7 +71,10 @@ class Rules:
         for kind in self._events if kinds is None else kinds:
             for pattern in self._events.get(kind, ()):
                 if found := pattern.search(line.text):
-                    yield Event(kind, line, {key: value for key, value in found.groupdict().items() if value is not None})
+                    groups = {key: value for key, value in found.groupdict().items() if value is not None}
+                    if (status := groups.get("status")) in self._statuses:
+                        groups["status"] = self._statuses[status]
+                    yield Event(kind, line, groups)
                     break
 
 

@@ -24,7 +24,7 @@ EVENTS: dict[str, tuple[set[str], set[str]]] = {
     "accepted": ({"id"}, {"process", "client", "login"}),  # a message gets a queue id
     "identified": ({"id", "message_id"}, set()),  # and its Message-ID is seen
     "queued": ({"id"}, {"sender", "size", "recipients"}),  # it is due for delivery
-    "delivery": ({"id", "recipient", "status"}, {"original", "relay", "delay", "dsn", "reply"}),  # one try for one recipient
+    "delivery": ({"id", "recipient", "status"}, {"original", "relay", "delay", "dsn", "reply", "store"}),  # one try for one recipient
     "successor": ({"id", "successor"}, {"what"}),  # another message was made of it: a bounce, a forward
     "rejected": ({"reason"}, {"id", "client", "sender", "recipient", "verdict"}),  # a command or a message is refused
     "removed": ({"id"}, set()),  # nothing is left to deliver
@@ -40,7 +40,8 @@ class Log:
 
     `level` finds the word of severity in its group `level`, and `levels` says what each word means. A line without one is info,
     or debug where `routine` finds that it says nothing new. `problem` finds lines that tell of a problem although their severity
-    does not: a refusal, a failed login. `events` finds what a message goes through: see EVENTS.
+    does not: a refusal, a failed login. `events` finds what a message goes through: see EVENTS. `statuses` says what the word or sign
+    means that a server has for the end of a delivery.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -48,6 +49,7 @@ class Log:
     levels: dict[str, Severity] = field(default_factory=dict)
     routine: str = ""
     problem: str = ""
+    statuses: dict[str, Literal["sent", "deferred", "bounced"]] = field(default_factory=dict)
     events: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from stackctl import corpus
+from stackctl.backends import all_backends
 from stackctl.clients.imap import Imap
 from stackctl.clients.pop3 import Pop3
 from stackctl.clients.smtp import Smtp
@@ -216,6 +217,15 @@ class Context:
     def known_passwords(self) -> dict[str, str]:
         """Passwords of the strict domains' mailboxes."""
         return {account["address"]: account["password"] for account in [*self.endpoints["accounts"], self.endpoints["catch_all"]]}
+
+    @property
+    def mta_provides(self) -> frozenset[str]:
+        """What the MTA provides, as its backend says."""
+        return frozenset(all_backends()[self.endpoints["mta"]["backend"]].provides)
+
+    def has_status(self, text: str, status: str) -> bool:
+        """Whether a reply's text begins with this enhanced status code (RFC 3463); any will do for an MTA that gives none."""
+        return text.split(" ")[0] == status or "enhancedstatuscodes" not in self.mta_provides
 
     def fresh(self, label: str = "box") -> str:
         """An address that nobody used before and no other case uses."""

@@ -140,9 +140,10 @@ def execute(scenario: Scenario, case: Case, endpoints: Mapping[str, Any], shared
 
 def lacks(scenario: Scenario, case: Case, endpoints: Mapping[str, Any]) -> str:
     """Why a case does not apply to this stack, "" if it does: what a server does not provide, a listener that is closed."""
-    provided = set(all_backends()[endpoints["mta"]["backend"]].provides)
-    if missing := scenario.of_mta - provided:
-        return f"the mta does not provide {', '.join(sorted(missing))}"
+    mta = all_backends()[endpoints["mta"]["backend"]]
+    if absent := sorted(scenario.of_mta.difference(mta.provides)):
+        reasons = [mta.lacks[name] for name in absent if name in mta.lacks]
+        return f"the mta does not provide {', '.join(absent)}" + (f": {'; '.join(reasons)}" if reasons else "")
     stores = [case.store] if case.store else list(endpoints["stores"])
     for store in stores:
         if missing := scenario.needs - set(endpoints["stores"][store]["provides"]):

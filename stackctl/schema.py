@@ -255,14 +255,14 @@ def _written(item: BaseModel) -> dict[str, object]:
 def _shown(name: str, info: FieldInfo, backend: str = "") -> str:
     """What stands after a key: an example, what the backend has, or the default."""
     from_backends: dict[str, Callable[[], object]] = {
-        "mta.version": lambda: next(iter(versions(choices("mta")[0])), None),
-        "mta.settings": lambda: {find("mta", choices("mta")[0]).settings[0]: {}},
+        "mta.version": lambda: next(iter(versions(Stack().mta.backend)), None),
+        "mta.settings": lambda: {find("mta", Stack().mta.backend).settings[0]: {}},
         "stores[].name": lambda: backend,
         "stores[].version": lambda: next(iter(versions(backend)), None),
         "stores[].delivery": lambda: next(iter(find("store", backend).delivery)),
         "stores[].settings": lambda: {find("store", backend).settings[0]: {}},
         "webmail.store": lambda: Stack().stores[0].backend,
-        "ports.fixed": lambda: {f"mta.{next(iter(find('mta', choices('mta')[0]).listeners))}": 2525},
+        "ports.fixed": lambda: {f"mta.{next(iter(find('mta', Stack().mta.backend).listeners))}": 2525},
     }
     if name in from_backends:
         return _flow(from_backends[name]())

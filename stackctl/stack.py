@@ -34,14 +34,14 @@ class Plan:
     accounts: Mapping[str, directory.Entry] = field(default_factory=dict)  # what belongs into the directory
 
 
-def up(path: Path | None, name: str | None = None, fresh: bool = False, report: Report = lambda _: None) -> Up:
+def up(path: Path | None, name: str | None = None, fresh: bool = False, report: Report = lambda _: None, mta: str | None = None) -> Up:
     """Brings a stack up, or makes a running one what its file says, with the least disruption; waits until mail flows.
 
-    `fresh` removes what was there first: mail, passwords and users added live. Raises BadStack, EngineError, TimedOut.
-    Where it fails on the way to a first start, nothing stays behind but the servers' logs, which the error names.
+    `fresh` removes what was there first: mail, passwords and users added live. `mta`: with this MTA instead (load.with_mta).
+    Raises BadStack, EngineError, TimedOut. Where it fails on the way to a first start, nothing stays behind but the servers' logs, which the error names.
     """
     where, content = standing.source(path)
-    loaded = load.load(path)
+    loaded = load.load(path) if mta is None else load.with_mta(load.load(path), mta)
     stack = loaded.stack if name is None else loaded.stack.model_copy(update={"name": name})
     with state.lock(stack.name), ThreadPoolExecutor(3) as pool:
         if fresh:
@@ -59,7 +59,7 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
             if not looked.exception() and not looked.result().containers:
                 start.abandon(stack.name, looked.result().volumes, why)
             raise
-        known.source, known.fingerprint = where, standing.fingerprint(content, name)
+        known.source, known.fingerprint = where, "" if mta else standing.fingerprint(content, name)
         known.watched = standing.watch(loaded.files)
         state.save(known)
         return done

@@ -144,10 +144,17 @@ def _mailbox(event: Event) -> tuple[str, str] | None:
     groups = event.groups
     if event.kind == "stored" and "failure" not in groups and "user" in groups:
         return event.line.service, groups["user"].lower()
-    if event.kind == "delivery" and groups["status"] == "sent" and (found := _STORE.search(groups["recipient"])):
-        local, _, domain = groups["recipient"][: found.start()].rpartition("@")
-        return found["store"], f"{local.partition('+')[0]}@{domain}".lower()
+    if event.kind == "delivery" and groups["status"] == "sent" and "store" in (place := _placed(groups)):
+        local, _, domain = place["recipient"].rpartition("@")
+        return place["store"], f"{local.partition('+')[0]}@{domain}".lower()
     return None
+
+
+def _placed(groups: Mapping[str, str]) -> dict[str, str]:
+    """A recipient as its user knows it, and the store, which the MTA names apart or in the address; nothing for another destination."""
+    if found := _STORE.search(groups.get("recipient", "")):
+        return {"recipient": groups["recipient"][: found.start()], "store": found["store"]}
+    return {key: groups[key] for key in ("recipient", "store")} if "store" in groups else {}
 
 
 def _tls(events: Iterable[Event], lines: Sequence[Line], rules: Mapping[str, Rules]) -> dict[Line, str]:
@@ -178,8 +185,7 @@ def _told(event: Event, tls: Mapping[Line, str]) -> dict[str, str]:
     told = {key: value for key, value in event.groups.items() if key not in ("id", "verdict", "status")}
     if event.line in tls:
         told["tls"] = tls[event.line]
-    if found := _STORE.search(told.get("recipient", "")):
-        told |= {"recipient": told["recipient"][: found.start()], "store": found["store"]}
+    told |= _placed(told)
     if told.get("original") == told.get("recipient"):
         told.pop("original", None)
     return told

@@ -167,8 +167,7 @@ def test_alice_and_bob_live_in_the_domain_of_the_stack() -> None:
 def test_a_way_of_delivery_that_the_mta_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     mute = {name: b.model_copy(update={"delivers": ("smtp",)}) if b.role == "mta" else b for name, b in all_backends().items()}
     monkeypatch.setattr("stackctl.backends.all_backends", lambda: mute)
-    mta = next(b.family for b in mute.values() if b.role == "mta")
-    assert f"stack.yaml:2: {mta} delivers no mail by 'lmtp'" in problems("stores:\n  - backend: dovecot\n")
+    assert f"stack.yaml:2: {Stack().mta.backend} delivers no mail by 'lmtp'" in problems("stores:\n  - backend: dovecot\n")
 
 
 def test_what_builds_on_a_bad_key_is_not_reported_again() -> None:

@@ -17,7 +17,9 @@ from stackctl.render import INTERNAL
 
 pytestmark = pytest.mark.feature("B9")
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-RULES = logbook.rules({"mta": "postfix", "dovecot": "dovecot", "old": "dovecot-2.3", "courier": "courier", "table": "postgres", "tree": "openldap", "file": "sqlite"})
+RULES = logbook.rules(
+    {"mta": "postfix", "exim": "exim", "dovecot": "dovecot", "old": "dovecot-2.3", "courier": "courier", "table": "postgres", "tree": "openldap", "file": "sqlite"}
+)
 
 # service, severity, problem, a line as the server wrote it
 SEEN = [
@@ -46,6 +48,21 @@ SEEN = [
         "Nov 24 08:30:16 mail postfix/lmtp[149]: 3AE0F18C0B1: to=<alice@example.test.old.store.internal>, orig_to=<alice@example.test>, relay=old[192.168.144.2]:24,"
         " delay=1.1, delays=0/0/1.1/0, dsn=4.4.2, status=deferred (lost connection with old[192.168.144.2] while receiving the initial server greeting)",
     ),
+    ("exim", "info", False, "2026-11-25 02:09:35.181 [42] 1xW2Ry-0000000000g-3kzV Completed"),
+    (
+        "exim",
+        "info",
+        True,
+        "2026-11-25 02:08:00.133 [136] 1xW2Q1-0000000000Y-0ni9 == bob@example.test R=store_dovecot defer (-36) DT=0.000s: host lookup did not complete",
+    ),
+    (
+        "exim",
+        "info",
+        True,
+        "2026-11-25 02:08:00.133 [136] H=(client.invalid) [192.168.176.1] F=<a@b.example> rejected RCPT <x@outside.example>: 554 5.7.1 Relay access denied",
+    ),
+    ("exim", "info", True, "2026-11-25 02:08:00.133 [136] plain authenticator failed for (client.invalid) [192.168.176.1]: 535 Incorrect authentication data (set_id=x)"),
+    ("exim", "crit", True, "2026-11-25 02:08:00.133 [136] Exim configuration error in line 84 of /etc/exim4/exim4.conf:"),
     ("dovecot", "info", False, "Nov 24 08:30:15 lmtp(bob@example.test)<18><GVwfDRdLBWsSAAAAdn9kMw>: Info: sieve: msgid=<a@b>: stored mail into mailbox 'INBOX'"),
     ("dovecot", "info", False, "Nov 24 08:30:15 lmtp(bob@example.test)<18><GVwf:R2>: Info: msgid=<Error: Fatal: x@b>: saved mail to INBOX"),
     (
@@ -129,6 +146,35 @@ def test_every_server_says_how_its_log_is_read(backend: str) -> None:
     role = all_backends()[backend].role
     assert log.problem and wanted[role] <= set(log.events)
     assert log.level or role == "directory", "only where no mail passes may a server have no word of severity"
+
+
+EXIM = "2026-11-25 02:09:35.178 [43] 1xW2Ry-0000000000g-3kzV "
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '=> alice@example.test <al@example.test> R=store_dovecot T=store_dovecot S=541 H=dovecot [192.168.176.3] C="250 2.0.0 Saved" DT=0.040s',
+            {"status": "sent", "recipient": "alice@example.test", "original": "al@example.test", "store": "dovecot", "reply": "250 2.0.0 Saved", "delay": "0.040"},
+        ),
+        (
+            "-> alice <alice@example.test> R=store_old T=store_old S=590 DT=0.021s",
+            {"status": "sent", "recipient": "alice@example.test", "store": "old", "delay": "0.021"},
+        ),
+        (
+            "== bob@example.test R=store_dovecot defer (-36) DT=0.000s: host lookup did not complete",
+            {"status": "deferred", "recipient": "bob@example.test", "store": "dovecot"},
+        ),
+        (
+            "** nobody@b.test R=route_1 T=hop_1 H=mail.b.test [192.168.0.2]: SMTP error from remote mail server after RCPT TO:<nobody@b.test>: 550 5.1.1 User unknown",
+            {"status": "bounced", "recipient": "nobody@b.test", "relay": "mail.b.test [192.168.0.2]"},
+        ),
+    ],
+)
+def test_a_delivery_ends_in_the_same_words_whatever_sign_a_server_has_for_it(text: str, told: dict[str, str]) -> None:
+    (event,) = RULES["exim"].events(Line("2026-11-25T02:09:35.178000000Z", "exim", EXIM + text), ("delivery",))
+    assert told.items() <= event.groups.items()
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,21 @@ def test_the_map_names_every_module_and_nothing_else() -> None:
     assert named == there
 
 
+def test_the_page_about_mtas_says_what_their_backends_say() -> None:
+    """What it is to hold is in the message of a failure."""
+    from stackctl.backends import all_backends
+
+    mtas = [backend for backend in all_backends().values() if backend.role == "mta"]
+    rows = [["", *(mta.family for mta in mtas)], ["---"] * (len(mtas) + 1)]
+    for key in dict.fromkeys(name for mta in mtas for name in mta.provides):
+        rows.append([key, *("yes" if key in mta.provides else f"no: {mta.lacks[key]}" for mta in mtas)])
+    for title, key in (("ways to deliver", "delivers"), ("SASL mechanisms", "mechanisms"), ("accounts", "accounts"), ("verbs", "verbs")):
+        rows.append([title, *(", ".join(getattr(mta, key)) for mta in mtas)])
+    rows.append(["capabilities", *(", ".join(mta.container.capabilities) or "none" for mta in mtas)])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    assert table in (ROOT / "docs/mtas.md").read_text(encoding="utf-8"), table
+
+
 def test_the_capabilities_in_the_design_are_those_of_the_backends() -> None:
     from stackctl.backends import all_backends
 

@@ -29,6 +29,12 @@ CASES = {
     "  news@example.test: {owner: alice@example.test, post: moderated, digest: 24}}\n",
     "sqwebmail": "stores: [{backend: courier}]\nwebmail: {backend: sqwebmail}\n",
     "everything": (HERE / "good_stacks/everything.yaml").read_text(encoding="utf-8"),
+    "exim-ldap": "mta: {backend: exim}\nstores: [{backend: dovecot}]\naccounts: {backend: ldap}\n",
+    "exim": "mta: {backend: exim}\nstores: [{backend: dovecot}, {backend: courier}, {name: old, backend: dovecot, mailbox: mbox, delivery: mbox}]\nhost: {}\n"
+    "users: [{address: alice@example.test, aliases: [al@example.test]}, {address: relay@example.test, any_sender: true}]\n"
+    "aliases: {team@example.test: [alice@example.test, out@other.test]}\ndomains: [example.org]\ndomain_catch_all: {example.org: alice@example.test}\n"
+    "tls: {sni: [mx.example.org], minimum_version: TLSv1.3}\nroutes: {other.test: {host: mx.other.test, tls: verify}, third.test: mx.third.test}\n"
+    "relayhost: {host: relay.example.net, username: me, password: 'a^b'}\n",
     "relayhost": 'relayhost: "[relay.example.net]:587"\n',
     "accounts-sqlite": "accounts: {backend: sqlite}\n",
     "accounts-postgres": 'accounts: {backend: postgres}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',

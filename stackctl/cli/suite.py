@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +14,11 @@ import typer
 
 from stackctl.cli import show
 from stackctl.cli.options import File, Json, Name
-from stackctl.errors import CheckFailed, StackctlError
+from stackctl.errors import CheckFailed, StackctlError, UsageError
 
 if TYPE_CHECKING:
     from stackctl.scenarios import Job, Outcome
+    from stackctl.state import State
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,9 @@ def test(
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML too.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write what --json prints too.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="How many cases at once.")] = 6,
+    mta: Annotated[
+        str | None, typer.Option("--mta", metavar="MTA", help="Test the same stack.yaml with this MTA: a stack NAME-MTA comes up for it and goes down afterwards.")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Only list the scenarios.")] = False,
     json: Json = False,
 ) -> None:
@@ -48,14 +52,17 @@ def test(
     if listing:
         _list(only, json)
         return
-    endpoints = running.endpoints(running.named(name, file), secrets=True)
-    todo = scenarios.plan(list(endpoints["stores"]), only, store)
-    if not todo:
-        raise CheckFailed(f"no scenario matches {only!r}", "`stackctl test --list` names them all")
-    start = time.monotonic()
-    with _watched(todo, quiet=json) as seen:
-        outcomes = scenarios.run(endpoints, chosen=todo, on_outcome=seen, jobs=jobs)
-    seconds = time.monotonic() - start
+    if mta and name:
+        raise UsageError("--mta names its stack by itself", "leave --name out; --file says which stack.yaml")
+    with _brought_up(file, mta) if mta else nullcontext(running.named(name, file)) as known:
+        endpoints = running.endpoints(known, secrets=True)
+        todo = scenarios.plan(list(endpoints["stores"]), only, store)
+        if not todo:
+            raise CheckFailed(f"no scenario matches {only!r}", "`stackctl test --list` names them all")
+        start = time.monotonic()
+        with _watched(todo, quiet=json) as seen:
+            outcomes = scenarios.run(endpoints, chosen=todo, on_outcome=seen, jobs=jobs)
+        seconds = time.monotonic() - start
     found = reports.as_dict(outcomes, endpoints["name"], seconds)
     if junit:
         _write(junit, reports.junit(outcomes, endpoints["name"], seconds))
@@ -69,6 +76,20 @@ def test(
         raise CheckFailed(f"{failed} of {len(outcomes)} cases failed", "the transcripts and logs above say how; `stackctl test --only NAME` tries one again")
     if scenarios.count(outcomes, "passed") == 0:
         raise CheckFailed("no case ran: all were skipped, or are about what no server offers", "the reasons are above; a test that tries nothing proves nothing")
+
+
+@contextmanager
+def _brought_up(file: Path | None, mta: str) -> Iterator[State]:
+    """The stack of a file with another MTA, for the time of a test. Raises UsageError where one of its name is there already: it would be changed, and lost."""
+    from stackctl import inventory, load, running, stack
+
+    name = load.with_mta(load.load(file), mta).stack.name
+    if inventory.containers(name) or inventory.volumes(name):
+        raise UsageError(f"there is a stack {name} already", f"`stackctl down --name {name} --volumes` removes it")
+    try:
+        yield stack.up(file, report=show.note, mta=mta).state
+    finally:
+        running.down(name, volumes=True)
 
 
 @contextmanager
