@@ -22,11 +22,11 @@ from dataclasses import replace as replaced
 from pathlib import Path
 from time import monotonic
 
-from stackctl import command, comparison, running, state
+from stackctl import command, mailbox, running, state
 from stackctl.backends import all_backends
-from stackctl.comparison import Mailbox
 from stackctl.errors import CheckFailed, EngineError, UsageError
 from stackctl.labels import VERBS
+from stackctl.mailbox import Mailbox
 
 VERB = "migrate"
 _TIMEOUT = 24 * 3600.0  # seconds for one mailbox, however large
@@ -68,7 +68,7 @@ def move(
     stores that cannot do it and a folder that is no Maildir, CheckFailed where a store does not run, EngineError where one fails: then nothing is lost,
     and the same again goes on.
     """
-    from stackctl.model import mailbox
+    from stackctl import model
     from stackctl.problems import valid
 
     parts = {store: known.endpoints["stores"][store] for store in (*running.stores(known, source), *running.stores(known, target))}
@@ -84,7 +84,8 @@ def move(
         raise UsageError("--maildir is one person's mailbox", "say whose with one --user")
     if maildir and not ((maildir / "cur").is_dir() and (maildir / "new").is_dir()):
         raise UsageError(f"{maildir}: no Maildir, which has the folders cur and new", "name the folder that holds them")
-    people = dict.fromkeys(valid(mailbox, address.lower(), "an address of the stack") for address in users) or [account["address"] for account in known.endpoints["accounts"]]
+    named = dict.fromkeys(valid(model.mailbox, address.lower(), "an address of the stack") for address in users)
+    people = named or [account["address"] for account in known.endpoints["accounts"]]
     passwords = {who: running.password_of(known, who) for who in people}
     running.require(known, (source, target))
     found = []
@@ -133,11 +134,11 @@ class _Move:
         self.pipe(self.verb(self.source, "out"), self.verb(self.target, "in"))
         seconds = monotonic() - start
         report(f"{self.who}: reading {self.target} …")
-        compared = comparison.compare(before, self.read(self.target))
+        compared = mailbox.compare(before, self.read(self.target))
         return replaced(self.moved(before), seconds=seconds, lost=compared.lost, noticed=compared.noticed)
 
     def in_the_way(self, before: Mailbox, there: Mailbox) -> str:
-        count = comparison.alone(there, before)
+        count = mailbox.alone(there, before)
         return f"messages that {self.target} alone has, and that would be gone: {count}; --replace moves nevertheless" if count else ""
 
     def moved(self, before: Mailbox, refused: str = "") -> Moved:
@@ -150,7 +151,7 @@ class _Move:
         return before, there
 
     def read(self, store: str, look: bool = False) -> Mailbox:
-        return comparison.read(self.known.endpoints, store, self.who, self.password, look)
+        return mailbox.read(self.known.endpoints, store, self.who, self.password, look)
 
     def verb(self, store: str, word: str) -> list[str]:
         return ["docker", "exec", "-i", self.known.containers[store], f"{VERBS}/{VERB}", word, self.who]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+import zygote
 from program import Program
 
 from stackctl import inventory, running, stack, state
@@ -40,7 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _proven: dict[str, dict[str, str]] = {}  # feature -> test -> outcome
 
 
+# Those that take longest, in the order in which they are begun: one that is begun last keeps a single worker busy.
+LONG = ("test_faults", "test_queue", "test_cli", "test_ci", "test_wheel", "test_delivery", "test_again", "test_accounts_ldap", "test_accounts_postgres", "test_flow")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         for marker in item.iter_markers("feature"):
             item.user_properties += [("feature", str(feature)) for feature in marker.args]  # they travel with reports, from pytest-xdist's workers too
@@ -128,15 +133,9 @@ def cli(demo: Demo) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `stackctl …` as a person would, for the stack of the session."""
 
     def run(*arguments: str, stdin: str = "", timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "stackctl", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=demo.path.parent,
-            env={**os.environ, **demo.environment, "STACKCTL_NAME": demo.name, **environment},
-        )
+        env = {**os.environ, **demo.environment, "STACKCTL_NAME": demo.name, **environment}
+        done = zygote.run(arguments, stdin=stdin.encode(), env=env, cwd=demo.path.parent, timeout=timeout)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
 

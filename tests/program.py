@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import zygote
+
 from stackctl.labels import LABEL
 
 
@@ -40,7 +42,7 @@ class Ran:
 
 @dataclass
 class Program:
-    """Runs `python -m stackctl` with a state folder, a CA folder and a working folder of its own."""
+    """Runs `stackctl` with a state folder, a CA folder and a working folder of its own."""
 
     folder: Path
     name: str
@@ -83,15 +85,15 @@ class Program:
 
     def __call__(self, *arguments: str, code: int | None = 0, stdin: bytes = b"", timeout: float = 240, **env: str) -> Ran:
         """Runs a command to its end. Fails unless its exit code is `code` (None: any)."""
-        argv = (sys.executable, "-m", "stackctl", *arguments)
-        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout, env={**self.env, **env}, cwd=self.work, check=False)
+        assert not any(key.startswith("PYTHON") for key in env), "only an interpreter that starts reads these: use `start`"
+        done = zygote.run(arguments, stdin=stdin, env={**self.env, **env}, cwd=self.work, timeout=timeout)
         ran = Ran(("stackctl", *arguments), done.returncode, done.stdout, done.stderr.decode())
         assert code is None or ran.code == code, f"exit code {ran.code}, not {code}\n{ran}"
         assert "Traceback" not in ran.err, str(ran)
         return ran
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        """Starts a command; whoever calls waits for it, with `ended`."""
+        """Starts `python -m stackctl` in a session of its own; whoever calls waits for it, with `ended`."""
         argv = [sys.executable, "-m", "stackctl", *arguments]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**self.env, **env}, cwd=self.work, start_new_session=True)
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("standing", "peers", "logbook", "steps", "directory"),
     ("running",),
     ("trace", "start", "filters", "logins", "traffic", "mta", "queue", "lines"),
-    ("contents", "preload", "comparison"),
+    ("contents", "mailbox", "preload"),
     ("moving",),
     ("stack", "again"),
     ("live", "export", "preview", "faults"),

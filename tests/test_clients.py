@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stackctl import ca
@@ -198,6 +198,7 @@ def test_an_agreement_to_go_into_tls_is_noticed(lines: list[str]) -> None:
 
 
 @given(body=st.binary(max_size=4000).map(lambda b: b.replace(b"\r\n.\r\n", b"")).filter(lambda b: not b.startswith(b".\r\n")), seed=st.integers())
+@example(body=b"\n.\r\n", seed=0)
 def test_a_body_of_any_octets_ends_where_it_ends(body: bytes, seed: int) -> None:
     """And nothing in it is taken for a command or an answer."""
     if not body.endswith(b"\r\n"):

@@ -159,6 +159,7 @@ class Dialogue:
                 self._owed.append(("", "."))
             return True
         if self._shows_more(here):
+            here.line_start = b"\r\n" in here.buffer[: here.buffer.find(b"\n") + 1]  # a bare LF ends no line (RFC 5321 2.3.8)
             line = here.line()
             if line is None:
                 return False

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import imaplib
-import json
 import os
 import re
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -19,9 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import NAME
-from program import until
+from program import Program, until
 
-from stackctl import engine, inventory, report, running, scenarios, stack
+from stackctl import engine, inventory, report, scenarios
 from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
 from stackctl.clients.where import Where
@@ -125,16 +123,8 @@ FILES = {
 class Ways:
     """The stack with every way in; `endpoints` hold the passwords."""
 
-    folder: Path
-    environment: dict[str, str]
+    cli: Program
     endpoints: dict[str, Any]
-
-    def cli(self, *arguments: str, code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "stackctl", *arguments]
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=120, cwd=self.folder, env={**os.environ, **self.environment})
-        assert "Traceback" not in done.stderr, done.stderr
-        assert code is None or done.returncode == code, done.stdout + done.stderr
-        return done
 
     def password(self, who: str) -> str:
         return str(next(account["password"] for account in self.endpoints["accounts"] if account["address"] == who))
@@ -180,17 +170,11 @@ def _in(imap: Imap, folder: str, message_id: str) -> list[bytes]:
 @contextmanager
 def started(folder: Path, name: str, files: Mapping[str, str]) -> Iterator[Ways]:
     """A stack of these files, that is gone afterwards."""
+    program = Program.below(folder, name, STACKCTL_NAME=name)
     for path, text in files.items():
-        (folder / path).write_text(textwrap.dedent(text).lstrip(), encoding="utf-8")
-    environment = {"STACKCTL_STATE": str(folder / "state"), "CAROOT": str(folder / "ca"), "STACKCTL_NAME": name}
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in environment.items():
-            patch.setenv(key, value)
-        try:
-            up = stack.up(folder / "stack.yaml")
-            yield Ways(folder, environment, running.endpoints(up.state, secrets=True))
-        finally:
-            running.down(name, volumes=True)
+        program.write(textwrap.dedent(text).lstrip(), path)
+    with program.up():
+        yield Ways(program, program.endpoints)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +232,7 @@ def test_the_octets_on_disk_are_what_the_format_says(ways: Ways) -> None:
 @pytest.mark.feature("C1")
 def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(of_mboxes: Ways) -> None:
     """Four writers through the MTA, two readers by IMAP and one that marks messages as seen, which rewrites the file."""
-    who, each = "mbox-load@inbox.example.test", 250
+    who, each = "mbox-load@inbox.example.test", 75
     password = of_mboxes.endpoints["disposable"]["password"]
     over = threading.Event()
     faults: list[str] = []
@@ -312,8 +296,7 @@ def inside(ways: Ways, service: str, script: str) -> str:
 
 
 def container(ways: Ways, service: str) -> str:
-    part = ways.endpoints["mta"] if service == "mta" else ways.endpoints["stores"][service]
-    return str(running.named(STACK).containers[service] or part["container"])
+    return next(one.id for one in inventory.containers(ways.cli.name) if one.service == service)
 
 
 @pytest.mark.feature("C5")
@@ -342,7 +325,7 @@ class TestSmtp:
             password = ways.cli("user", "add", who, "--generate", "--json")
             message_id = ways.send("hello", to=who)
             with Imap(Where.of(ways.endpoints, "smtp", "imaps")) as imap:
-                imap.login(who, json.loads(password.stdout)["password"])
+                imap.login(who, password.json["password"])
                 imap.wait(count=1, timeout=30)
                 assert _in(imap, "INBOX", message_id)
         ways.cli("user", "delete", "carol@example.test")
@@ -404,7 +387,7 @@ class TestSmtp:
         accepted = ways.send("accepted", to=BOB)
         try:
             until(lambda: "addr=<bob=40example.test@store.internal>,status: deferred" in engine.logs(container(ways, "smtp")), what="the store's MTA keeps it")
-            engine.each("kill", [one for one in inventory.containers(STACK) if one.service == "smtp"])
+            engine.each("kill", [one for one in inventory.containers(ways.cli.name) if one.service == "smtp"])
             later = ways.send("later", to=BOB)
             until(lambda: ".smtp.store.internal" in inside(ways, "mta", "postqueue -p"), what="the stack's MTA keeps the other")
             ways.cli("up")
@@ -534,10 +517,10 @@ class TestSieve:
 @pytest.mark.parametrize(("store", "row"), [pytest.param("lda", "C3", marks=pytest.mark.feature("C3")), pytest.param("procmail", "C2", marks=pytest.mark.feature("C2"))])
 def test_a_filter_is_tried_without_delivery(store: str, row: str, ways: Ways) -> None:
     message = "From: newsletter@example.net\nTo: alice@example.test\nSubject: tried\nMessage-ID: <tried@example.net>\n\nx\n"
-    done = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", store, "--json", stdin=message)
-    (trial,) = json.loads(done.stdout)
+    done = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", store, "--json", stdin=message.encode())
+    (trial,) = done.json
     assert trial["service"] == "mta" and "News" in trial["output"], trial["output"]
-    other = ways.cli("filter", "test", "--user", BOB, "--eml", "-", "--store", store, stdin=message).stdout
+    other = ways.cli("filter", "test", "--user", BOB, "--eml", "-", "--store", store, stdin=message.encode()).out
     assert "News" not in other
     ways.absent(store, "<tried@example.net>", "News")
     ways.absent(store, "<tried@example.net>")
@@ -547,16 +530,16 @@ def test_a_filter_is_tried_without_delivery(store: str, row: str, ways: Ways) ->
 @pytest.mark.parametrize("store", ["maildrop", "smtp"])
 def test_maildrop_is_tried_too(store: str, ways: Ways) -> None:
     message = "From: friend@example.net\nTo: alice@example.test\nSubject: tried\n\nThe body of the matter\n"
-    output = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", store, stdin=message).stdout
+    output = ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", store, stdin=message.encode()).out
     assert "would be filed as: ~/Maildir/.Body/" in output
 
 
 @pytest.mark.feature("C2", "C3", "C4")
 def test_a_trial_that_cannot_be_says_why(ways: Ways, tmp_path: Path) -> None:
-    assert "no user" in ways.cli("filter", "test", "--user", "nobody@example.test", "--eml", "-", code=2).stderr
-    assert "nothing is filtered" in ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "maildir", code=2).stderr
-    assert "no store" in ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "none", code=2).stderr
-    assert "No such file" in ways.cli("filter", "test", "--user", ALICE, "--eml", str(tmp_path / "none"), code=2).stderr
+    assert "no user" in ways.cli("filter", "test", "--user", "nobody@example.test", "--eml", "-", code=2).err
+    assert "nothing is filtered" in ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "maildir", code=2).err
+    assert "no store" in ways.cli("filter", "test", "--user", ALICE, "--eml", "-", "--store", "none", code=2).err
+    assert "No such file" in ways.cli("filter", "test", "--user", ALICE, "--eml", str(tmp_path / "none"), code=2).err
 
 
 BROKEN: dict[str, tuple[str, str, str]] = {  # file -> text, what `check` says, store
@@ -571,16 +554,16 @@ def test_broken_filters_lose_nothing_and_check_names_their_lines(ways: Ways) -> 
     """Every script is broken at once, live: what comes meanwhile is there in the end."""
     try:
         for name, (text, _, _) in BROKEN.items():
-            (ways.folder / name).write_text(text, encoding="utf-8")
+            ways.cli.write(text, name)
         said = ways.cli("check", code=1)
         for _, words, _ in BROKEN.values():
-            assert words in said.stdout, said.stdout
+            assert words in said.out, said.out
         ways.cli("up", code=None)  # the stores take it; the first message shows what that does
         message_id = ways.send("through broken filters")
         ways.arrives("maildir", message_id)
     finally:
         for name in BROKEN:
-            (ways.folder / name).write_text(textwrap.dedent(FILES[name]).lstrip(), encoding="utf-8")
+            ways.cli.write(textwrap.dedent(FILES[name]).lstrip(), name)
         ways.cli("up")
     for store in (*(store for _, _, store in BROKEN.values()), "smtp"):
         ways.arrives(store, message_id, within=60)
@@ -588,7 +571,7 @@ def test_broken_filters_lose_nothing_and_check_names_their_lines(ways: Ways) -> 
 
 @pytest.mark.feature("A2")
 def test_a_filter_that_stack_yaml_no_longer_has_is_gone(ways: Ways) -> None:
-    path = ways.folder / "stack.yaml"
+    path = ways.cli.work / "stack.yaml"
     text = path.read_text(encoding="utf-8")
     try:
         path.write_text(re.sub(r", filters: \{sieve: alice.*?\}", "", text), encoding="utf-8")

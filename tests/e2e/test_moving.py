@@ -23,11 +23,11 @@ from imapclient import imap_utf7
 from program import Program, docker
 from test_real_clients import CA, Place, place  # noqa: F401  # a fixture, on the stack of this file
 
-from stackctl import comparison, running, state
+from stackctl import mailbox, running, state
 from stackctl.cli import app
 from stackctl.clients.imap import Imap
 from stackctl.clients.where import Where
-from stackctl.comparison import Mailbox
+from stackctl.mailbox import Mailbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("D9")]
 
@@ -80,7 +80,7 @@ def migrate(demo: Demo, capsys: pytest.CaptureFixture[str]) -> Callable[..., dic
 
 
 def seen(demo: Demo, store: str, who: str) -> Mailbox:
-    return comparison.read(demo.endpoints, store, who, running.password_of(demo.state, who))
+    return mailbox.read(demo.endpoints, store, who, running.password_of(demo.state, who))
 
 
 def session(demo: Demo, store: str, who: str) -> Imap:
@@ -155,7 +155,7 @@ def test_a_mailbox_goes_through_every_store_and_format(demo: Demo, made: tuple[s
         row = migrate(source, target, who)
         assert row["same"], (source, target, row)
     again = seen(demo, "courier", who)
-    assert comparison.compare(before, again).lost == ()
+    assert mailbox.compare(before, again).lost == ()
 
 
 def test_mbox_files_become_maildirs(demo: Demo, migrate: Callable[..., dict[str, Any]]) -> None:
@@ -175,7 +175,7 @@ def test_what_is_not_the_same_is_found_and_mended(demo: Demo, migrate: Callable[
         imap.library.add_flags([3], ["\\Seen"])
         imap.delete([4])
         imap.library.unsubscribe_folder("Work")
-    lost = comparison.compare(before, seen(demo, "dovecot", who)).lost
+    lost = mailbox.compare(before, seen(demo, "dovecot", who)).lost
     assert lost == ("Work: messages missing: 1 (4)", "Work: messages with other flags: 1 (3)", "Work: no longer subscribed to")
     with session(demo, "courier", who) as imap:
         imap.append(message("later", 1))
@@ -222,7 +222,7 @@ def test_an_end_in_the_middle_loses_nothing(demo: Demo, migrate: Callable[..., d
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     assert migrate("courier", "dovecot", who)["same"]
-    assert seen(demo, "courier", who) == before and comparison.compare(before, seen(demo, "dovecot", who)).lost == ()
+    assert seen(demo, "courier", who) == before and mailbox.compare(before, seen(demo, "dovecot", who)).lost == ()
 
 
 def test_a_maildir_from_elsewhere_is_only_read(demo: Demo, made: tuple[str, Mailbox], migrate: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_maildir_from_elsewhere_is_only_read(demo: Demo, made: tuple[str, Mail
     row = migrate("courier", "dovecot", other, "--maildir", str(tree))
     assert row["same"] and row["messages"] == len(before.messages)
     assert files() == copied
-    assert comparison.compare(before, seen(demo, "dovecot", other)).lost == ()
+    assert mailbox.compare(before, seen(demo, "dovecot", other)).lost == ()
     # As Courier before 5 had the names: in modified UTF-7.
     subscribed = tree / "courierimapsubscribed"
     subscribed.write_bytes(b"".join(imap_utf7.encode(name) + b"\n" for name in subscribed.read_text(encoding="utf-8").splitlines()))
@@ -250,7 +250,7 @@ def test_a_maildir_from_elsewhere_is_only_read(demo: Demo, made: tuple[str, Mail
         folder.rename(folder.with_name(imap_utf7.encode(folder.name).decode()))
     old = fresh(demo, "old")
     assert migrate("courier", "old", old, "--maildir", str(tree))["same"]
-    assert comparison.compare(before, seen(demo, "old", old)).lost == ()
+    assert mailbox.compare(before, seen(demo, "old", old)).lost == ()
     assert "has messages in courier already" in migrate("courier", "old", other, "--maildir", str(tree), code=1)["error"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stackctl.comparison import Folder, Mailbox, Message, alone, compare
+from stackctl.mailbox import Folder, Mailbox, Message, alone, compare
 
 INBOX, WORK = ("INBOX",), ("Work", "2024")
 ONE = Message(frozenset({"\\Seen", "Work"}), 1e9, 5, "aa", "<1@x>")
