@@ -331,7 +331,7 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
             job.result()
     if directory.there_is(known):
         directory.hand_in(known, plan.accounts)
-        state.save(known)
+    state.save(known)
 
 
 def _push(plan: Plan, known: state.State, volumes: Sequence[str], clear: Callable[[Callable[[], None]], object] = lambda remove: remove()) -> dict[str, dict[str, str]]:
@@ -351,8 +351,10 @@ def _push(plan: Plan, known: state.State, volumes: Sequence[str], clear: Callabl
             changes[service.name] = new
     if changes:
         engine.fill(stack.name, known.images[plan.services[0].backend.name], changes, clear)
-    known.pushed = {service.name: {path: file.digest for path, file in plan.files[service.name].items()} for service in plan.services}
-    state.save(known)
+    now = {service.name: {path: file.digest for path, file in plan.files[service.name].items()} for service in plan.services}
+    known.pushed = {service: {path: digest for path, digest in files.items() if before.get(service, {}).get(path) == digest} for service, files in now.items()}
+    state.save(known)  # what is new counts once the servers have taken it: after an interrupt before that, the next command hands it over again
+    known.pushed = now
     return before
 
 

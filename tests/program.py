@@ -150,6 +150,8 @@ def docker(*arguments: str) -> str:
         if "unable to freeze" not in done.stderr:  # a busy machine's kernel needs longer than the runtime waits
             break
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    if arguments[0] in ("stop", "kill"):  # the engine's lists say so a little later than its answer
+        until(lambda: not set(arguments) & set(docker("ps", "--no-trunc", "--format", "{{.ID}}\n{{.Names}}").split()), what=f"{arguments} shows in lists")
     return done.stdout
 
 

@@ -352,7 +352,7 @@ def test_an_interrupt_of_a_change_leaves_the_stack_running(here: Program) -> Non
     here.write(f"name: {NAME}\n{SMALL}message_size_limit: 1M\n")
     process = here.start("up")
     try:
-        time.sleep(0.4)  # somewhere on its way
+        assert process.stderr and any("takes new files" in line for line in process.stderr)  # they are in the volume, and the server does not know
         interrupt(process)
         ran = ended(process)
     finally:
