@@ -25,20 +25,11 @@ def memory(bench: Bench, runs: int) -> Iterator[Figure]:
         seen: dict[str, list[float]] = {name: [] for name in parts}
         for _ in range(runs):
             for name, part in parts.items():
-                seen[name].append(_working_set(part["container"]) / MIB)
+                seen[name].append(inventory.working_set(part["container"]) / MIB)
             time.sleep(REST)
     each = {name: median(values) for name, values in seen.items()}
     said = ", ".join(f"{name} {value:.1f}" for name, value in each.items())
     yield Figure("memory", f"idle working set of the default stack ({said})", "MiB", sum(each.values()), most=60)
-
-
-def _working_set(container: str) -> int:
-    stats = inventory.client().api.stats(container, stream=False, one_shot=True)["memory_stats"]
-    counted = stats["stats"]
-    # cgroup v1 counts the container's whole tree under total_…, v2 has only one name
-    inactive: int = counted.get("total_inactive_file", counted.get("inactive_file", 0))
-    usage: int = stats["usage"]
-    return usage - inactive
 
 
 def disk(bench: Bench, runs: int) -> Iterator[Figure]:

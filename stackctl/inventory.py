@@ -209,6 +209,16 @@ def inspect(container: str) -> dict[str, Any]:
     return found
 
 
+def working_set(container: str) -> int:
+    """What a running container's cgroup holds, in octets, without the file pages that the kernel could drop at once."""
+    stats = ask(f"/containers/{quote(container, safe='')}/stats?stream=0&one-shot=1")["memory_stats"]
+    counted = stats["stats"]
+    # cgroup v1 counts the container's whole tree under total_…, v2 has only one name
+    inactive: int = counted.get("total_inactive_file", counted.get("inactive_file", 0))
+    usage: int = stats["usage"]
+    return usage - inactive
+
+
 def wanted_by(peer: str) -> tuple[str, ...]:
     """The stacks that made a network to reach this one."""
     return tuple(row["Labels"][LABEL] for row in ask("/networks", label=f"{PEER}={peer}"))

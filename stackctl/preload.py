@@ -44,11 +44,19 @@ def preload(known: state.State, path: Path, who: str, store: str | None = None) 
     They keep their order, flags and dates. Raises UsageError for a path without messages, an unknown user or an unknown store;
     CheckFailed where a store does not run, EngineError where one does not take them.
     """
-    running.password_of(known, who)  # an unknown user ends here
-    stores = running.stores(known, store)
-    archive, count = _archive(messages(path))
+    count = put(known, messages(path), who, store)
     if not count:
         raise UsageError(f"{path}: no message in it", _HINT)
+    return count
+
+
+def put(known: state.State, found: Iterable[Kept], who: str, store: str | None = None) -> int:
+    """The same of messages that lie nowhere."""
+    running.password_of(known, who)  # an unknown user ends here
+    stores = running.stores(known, store)
+    archive, count = _archive(found)
+    if not count:
+        return 0
     running.require(known, stores)
 
     def into(store: str) -> None:

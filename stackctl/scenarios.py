@@ -83,10 +83,11 @@ def run(
     chosen: Sequence[Job] | None = None,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
     jobs: int = 4,
+    transcripts: bool = False,
 ) -> list[Outcome]:
     """Runs the chosen cases, or those that `only` and `store` choose; `on_outcome` is called as each ends, never twice at once.
 
-    `endpoints` hold the passwords. Raises UsageError for a choice that is none; a case that fails raises nothing.
+    `transcripts`: good cases have theirs, too. `endpoints` hold the passwords. Raises UsageError for a choice that is none; a case that fails raises nothing.
     """
     todo = list(chosen) if chosen is not None else plan(list(endpoints["stores"]), only, store)
     shared, run_tag, lock = Shared(), os.urandom(3).hex(), threading.Lock()
@@ -94,7 +95,7 @@ def run(
 
     def one(numbered: tuple[int, Job]) -> None:
         number, (scenario, case) = numbered
-        outcome = execute(scenario, case, endpoints, shared, run_tag, number)
+        outcome = execute(scenario, case, endpoints, shared, run_tag, number, transcripts)
         with lock:
             outcomes.append(outcome)
             on_outcome(outcome)
@@ -112,7 +113,9 @@ def run(
     return outcomes
 
 
-def execute(scenario: Scenario, case: Case, endpoints: Mapping[str, Any], shared: Shared, run_tag: str = "run", number: int = 0) -> Outcome:
+def execute(
+    scenario: Scenario, case: Case, endpoints: Mapping[str, Any], shared: Shared, run_tag: str = "run", number: int = 0, transcripts: bool = False
+) -> Outcome:
     """Tries one case. What goes wrong is its outcome; a fault of the scenario's own code keeps its traceback."""
     recorder = Recorder()
     context = Context(endpoints, case, f"{run_tag}n{number:04d}", run_tag, recorder, shared)
@@ -121,7 +124,7 @@ def execute(scenario: Scenario, case: Case, endpoints: Mapping[str, Any], shared
     def outcome(verdict: Verdict, reason: str = "", evidence: bool = False) -> Outcome:
         seconds = time.monotonic() - start
         logs = service_logs(endpoints, context.tag, began) if evidence else {}
-        return Outcome(scenario.name, case, verdict, seconds, reason, str(recorder) if evidence else "", logs)
+        return Outcome(scenario.name, case, verdict, seconds, reason, str(recorder) if evidence or transcripts else "", logs)
 
     if missing := lacks(scenario, case, endpoints):
         return outcome("skipped", missing)

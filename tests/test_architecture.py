@@ -35,7 +35,9 @@ LAYERS = (
     ("scenario",),
     ("suite",),
     ("scenarios",),
-    ("report",),
+    ("report", "comparison"),
+    ("observing", "page"),
+    ("comparing",),
     ("cli", "testing"),
     ("__main__",),
 )

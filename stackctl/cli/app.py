@@ -11,7 +11,27 @@ from typing import Annotated, Any
 import typer
 
 from stackctl import __version__
-from stackctl.cli import addresses, auth, authority, browser, config, faults, filter, host, imports, logs, machine, mail, mailboxes, mta, project, stacks, suite, users
+from stackctl.cli import (
+    addresses,
+    auth,
+    authority,
+    browser,
+    compare,
+    config,
+    faults,
+    filter,
+    host,
+    imports,
+    logs,
+    machine,
+    mail,
+    mailboxes,
+    mta,
+    project,
+    stacks,
+    suite,
+    users,
+)
 from stackctl.errors import StackctlError
 
 # What the parser raises for a wrong command line; which package that class is in differs between versions of typer.
@@ -35,7 +55,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for part in (stacks, logs, mail, mailboxes, mta, users, addresses, faults, auth, suite, project, imports, config, authority, machine, filter, host, browser):
+for part in (stacks, logs, mail, mailboxes, mta, users, addresses, faults, auth, suite, project, imports, config, compare, authority, machine, filter, host, browser):
     part.register(app)
 
 

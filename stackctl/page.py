@@ -1,0 +1,73 @@
+"""A comparison as one HTML file that needs nothing else: no network, no script from elsewhere. It decides nothing that `comparison` does not say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from stackctl.comparison import Comparison, Measure, shown
+
+_WIDE, _LEFT, _BOTTOM, _HIGH = 560.0, 60.0, 210.0, 190.0  # of the bars; where the curves begin, and how high they are
+
+
+def html(found: Comparison) -> str:
+    """The page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    names = list(found.stores)
+    grown: dict[str, list[Measure]] = {}
+    for measure in found.measures:
+        if measure.size:
+            grown.setdefault(measure.what, []).append(measure)
+    return environment.get_template("comparison.html.j2").render(
+        names=names,
+        made=found.made,
+        quick=found.quick,
+        machine=found.machine,
+        warnings=found.warnings,
+        verdict=[
+            {"name": name, "server": found.stores[name], "only": found.only(name), "lacking": found.lacking(name), "ahead": found.ahead(name)} for name in names
+        ],
+        measures=[_bars(measure) for measure in found.measures],
+        growths=[_growth(what, measures) for what, measures in grown.items() if len(measures) > 1],
+        sections=[{"name": section, "facts": [fact for fact in found.facts if fact.section == section]} for section in found.sections],
+    )
+
+
+def _bars(measure: Measure) -> dict[str, Any]:
+    longest = max(measure.spread(store)[1] for store in measure.runs) or 1.0
+    bars = []
+    for store in measure.runs:
+        (low, high), median = measure.spread(store), measure.median(store)
+        ends = {"from": round(_WIDE * low / longest, 1), "to": round(_WIDE * high / longest, 1), "width": round(_WIDE * median / longest, 1)}
+        bars.append({"store": store, "median": shown(median), "low": shown(low), "high": shown(high), "best": store == measure.best, **ends})
+    return {"name": measure.name, "unit": measure.unit, "more": measure.better == "more", "best": measure.best, "noisy": measure.noisy, "bars": bars}
+
+
+def _growth(what: str, measures: list[Measure]) -> dict[str, Any]:
+    """Curves over the size of the mailbox, both axes logarithmic."""
+    sizes = [math.log(measure.size) for measure in measures]
+    values = {store: [math.log(max(measure.median(store), 0.001)) for measure in measures] for store in measures[0].runs}
+    least, most = min(map(min, values.values())), max(map(max, values.values()))
+
+    def x(size: float) -> float:
+        return round(_LEFT + 20 + 600 * (size - sizes[0]) / (sizes[-1] - sizes[0]), 1)
+
+    def y(value: float) -> float:
+        return round(_BOTTOM - _HIGH * (value - least) / ((most - least) or 1), 1)
+
+    lines = [
+        {"store": store, "points": " ".join(f"{x(size)},{y(value)}" for size, value in zip(sizes, curve, strict=True)), "x": x(sizes[-1]), "y": y(curve[-1])}
+        for store, curve in values.items()
+    ]
+    return {
+        "what": what,
+        "unit": measures[0].unit,
+        "sizes": [measure.size for measure in measures],
+        "ticks": [{"x": x(size), "label": f"{measure.size:,}"} for size, measure in zip(sizes, measures, strict=True)],
+        "least": shown(math.exp(least)),
+        "most": shown(math.exp(most)),
+        "lines": lines,
+    }

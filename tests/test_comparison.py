@@ -1,0 +1,83 @@
+"""What follows from a comparison of stores: who is ahead, what is too noisy, what became worse. Figures are made up here, the real ones in e2e/test_comparing.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackctl.comparison import Comparison, Fact, Measure, read
+from stackctl.errors import UsageError
+from stackctl.page import html
+
+pytestmark = pytest.mark.feature("A7")
+
+
+def measure(a: tuple[float, ...], b: tuple[float, ...], better: str = "less", size: int = 0) -> Measure:
+    return Measure.model_validate({"section": "Speed", "what": "work", "unit": "ms", "better": better, "size": size, "runs": {"a": a, "b": b}})
+
+
+def fact(topic: str, a: str, b: str, section: str = "Capabilities") -> Fact:
+    return Fact(section=section, topic=topic, values={"a": a, "b": b}, evidence={"a": "<said>", "b": "& said"})
+
+
+def comparison(*measures: Measure, facts: tuple[Fact, ...] = ()) -> Comparison:
+    return Comparison(made="2026-01-01", quick=True, machine={"processors": "2"}, stores={"a": "a 1", "b": "b 2"}, facts=facts, measures=measures)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "better", "best"),
+    [
+        ((1, 1, 1.1), (2, 2, 2.1), "less", "a"),
+        ((1, 1, 1.1), (2, 2, 2.1), "more", "b"),
+        ((1, 2, 3), (2, 3, 4), "less", None),
+        ((1,), (2,), "less", "a"),
+        ((1, 1), (1, 1), "less", None),
+    ],
+)
+def test_a_store_is_ahead_only_where_the_spreads_do_not_meet(a: tuple[float, ...], b: tuple[float, ...], better: str, best: str | None) -> None:
+    assert measure(a, b, better).best == best
+
+
+def test_runs_that_differ_too_much_are_told() -> None:
+    assert comparison(measure((1, 1, 1), (2, 2, 2))).warnings == []
+    [warning] = comparison(measure((1, 5, 20), (2, 2, 2))).warnings
+    assert "work" in warning
+
+
+def test_the_verdict_names_what_one_has_alone_and_how_far_it_is_ahead() -> None:
+    found = comparison(measure((1, 1), (2, 2)), facts=(fact("IMAP: X", "yes", "no"), fact("IMAP before login: Y", "yes", "no"), fact("IMAP: Z", "yes", "yes")))
+    assert (found.only("a"), found.only("b"), found.lacking("b")) == (["IMAP: X"], [], ["IMAP: X"])
+    assert found.ahead("b") == []
+    assert found.ahead("a") == ["work: 1 ms (1 to 1), 2.0 times as good as the next"]
+    page = found.markdown()
+    assert "| IMAP: X | yes | no |" in page and "The same: IMAP: Z" in page and "| work | ms | 1 (1–1) | 2 (2–2) |" in page
+
+
+def test_what_became_worse_is_found_and_what_did_not_is_not() -> None:
+    before = comparison(measure((1, 1), (2, 2)), facts=(fact("IMAP: X", "yes", "no"), fact("mail flows", "passed", "passed", "Behaviours")))
+    assert before.regressions(before, 1.0) == []
+    now = comparison(measure((2, 2), (2.1, 2.1)), facts=(fact("IMAP: X", "no", "yes"), fact("mail flows", "passed", "failed: it does not", "Behaviours")))
+    assert now.regressions(before, 1.5) == [
+        "a: work: 2 ms, was 1: 2.00 times as bad",
+        "a: IMAP: X: no, was yes",
+        "b: mail flows: failed: it does not, was passed",
+    ]
+    assert len(now.regressions(before, 3.0)) == 2
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "no comparison"), ("{}", "made"), ("[1]", "no comparison")])
+def test_what_is_no_comparison_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read(text, "old.json")
+
+
+def test_a_comparison_is_read_as_it_was_written_and_another_schema_is_not() -> None:
+    found = comparison(measure((1, 1), (2, 2)), facts=(fact("IMAP: X", "yes", "no"),))
+    assert read(found.model_dump_json(), "old.json") == found
+    with pytest.raises(UsageError, match="schema 2"):
+        read(found.model_copy(update={"schema_version": 2}).model_dump_json(), "old.json")
+
+
+def test_evidence_cannot_break_the_page() -> None:
+    page = html(comparison(measure((1, 1), (2, 2), size=10), measure((3, 3), (4, 4), size=1000), facts=(fact("</script>", "yes", "no"),)))
+    assert "&lt;said&gt;" in page and "&amp; said" in page and page.count("</script>") == 1
+    assert "as the mailbox grows" in page and "<polyline" in page
