@@ -23,6 +23,7 @@ from stackctl.logformat import EVENTS, SEVERITIES, Log, Severity, compiled
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # How long a live line waits for those of other services that were logged before it and are still on their way, in seconds.
 _ORDER_WITHIN = 0.05
+_HEARD_WITHIN = 0.2  # seconds
 _BATCH = 1000  # lines, however fast they come
 
 
@@ -170,7 +171,10 @@ def follow(containers: Mapping[str, str], since: str | None = None, tail: int | 
 def _in_order(coming: queue.SimpleQueue[Line | EngineError | None], sources: int) -> Iterator[Line]:
     """Sorts what comes close together; ends when as many sources have said None."""
     while sources:
-        found: list[Line | EngineError | None] = [coming.get()]
+        found: list[Line | EngineError | None] = []
+        while not found:
+            with contextlib.suppress(queue.Empty):  # an interrupt that comes just before a wait is heard after it
+                found.append(coming.get(timeout=_HEARD_WITHIN))
         deadline = time.monotonic() + _ORDER_WITHIN
         with contextlib.suppress(queue.Empty):
             while True:
