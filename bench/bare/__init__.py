@@ -23,11 +23,11 @@ import yaml
 
 from bench import native
 from bench.stacks import Bench
-from stackctl import ca, engine, images, inventory, ports
-from stackctl.backends import Backend, all_backends
+from stackctl import ca, engine, images, inventory, ports, render
+from stackctl.backends import Backend
 from stackctl.errors import EngineError
 from stackctl.labels import LABEL, volume_name
-from stackctl.model import Debian
+from stackctl.model import Debian, Stack
 
 HERE = Path(__file__).resolve().parent
 PASSWORD = "a-password-for-bare"  # in the files below, too
@@ -109,7 +109,7 @@ class _Parts:
 
 
 def _parts(store: Backend, places: Places) -> _Parts:
-    mta = next(backend for backend in all_backends().values() if backend.role == "mta")
+    mta = render.services(Stack())[0].backend  # the default one
     now = datetime.now(UTC)
     authority = ca.make_ca(["example.test"], now)
     leaf = ca.make_leaf(authority, ["store.example.test"], now)
