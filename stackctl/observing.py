@@ -9,9 +9,10 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stackctl.clients.transcript import Transcript
 from stackctl.clients.where import Where
 from stackctl.comparison import BEFORE, Comparison, Fact, Measure
 from stackctl.errors import StackctlError
+from stackctl.scenario import FOREIGN_SENDER
 from stackctl.steps import Report
 
 MIB = 1024 * 1024
@@ -78,6 +80,14 @@ class _Looking:
         found = {store: word(store) for store in self.stores}
         values = {store: value for store, (value, _) in found.items()}
         return Fact(section=section, topic=topic, values=values, evidence={store: text for store, (_, text) in found.items()})
+
+    def in_turn(self, runs: int, measured: Callable[[str], float]) -> dict[str, list[float]]:
+        """What is measured in each store, in turn, so often."""
+        found: dict[str, list[float]] = {store: [] for store in self.stores}
+        for _ in range(runs):
+            for store, values in found.items():
+                values.append(measured(store))
+        return found
 
     # --- Facts
 
@@ -149,14 +159,15 @@ class _Looking:
     def disk(self) -> Iterator[Fact]:
         """The files that one message makes."""
         who = self.address("disk")
-        self.send(who, "one message")
+        with Smtp(Where.of(self.endpoints, "mta", "smtp")) as smtp:
+            smtp.send(FOREIGN_SENDER, [who], _message(who, "one message"))
         for store in self.stores:
             with self.imap(store, who) as session:
                 session.select()
                 session.wait(subject="one message", timeout=WITHIN)
 
         def files(store: str) -> tuple[str, str]:
-            places = list(engine_volumes(self.known.containers[store]))
+            places = list(_writable(self.known.containers[store]))
             _, said = engine.execute(self.known.containers[store], ["find", *places, "-path", "*disk*", "-type", "f"])
             found = sorted(line for line in said.splitlines() if line.startswith("/"))
             return f"{len(found)} files", "\n".join(found)
@@ -190,12 +201,8 @@ class _Looking:
     def resources(self, when: str) -> Iterator[Measure]:
         """What each container holds in memory, without file pages that the kernel could drop at once, and how many processes it has."""
         api = inventory.client().api
-        memory: dict[str, list[float]] = {store: [] for store in self.stores}
-        processes: dict[str, list[float]] = {store: [] for store in self.stores}
-        for _ in range(3):
-            for store in self.stores:
-                memory[store].append(inventory.working_set(self.known.containers[store]) / MIB)
-                processes[store].append(len(api.top(self.known.containers[store])["Processes"]))
+        memory = self.in_turn(3, lambda store: inventory.working_set(self.known.containers[store]) / MIB)
+        processes = self.in_turn(3, lambda store: float(len(api.top(self.known.containers[store])["Processes"])))
         yield _measure("Resources", f"memory, {when}", "MiB", "less", memory)
         yield _measure("Resources", f"processes, {when}", "", "less", processes)
 
@@ -205,28 +212,23 @@ class _Looking:
         sizes = {store: [api.inspect_image(self.known.images[self.endpoints["stores"][store]["backend"]])["Size"] / 1e6] for store in self.stores}
         return _measure("Resources", "image, with its base", "MB", "less", sizes)
 
-    def send(self, to: str, subject: str, octets: int = 0) -> None:
-        message = compose("writer@elsewhere.example", [to], [], subject, "x" * 70 + "\n" * max(1, octets // 71), ())
-        with Smtp(Where.of(self.endpoints, "mta", "smtp")) as smtp:
-            smtp.send("writer@elsewhere.example", [to], message)
-
     def delivery(self) -> Iterator[Measure]:
         """From the MTA's 250 until a NOOP on an open connection tells of the message; and many at once, until each store has them all."""
         who = self.address("delivery")
         sessions = {store: self.imap(store, who) for store in self.stores}
         came: dict[str, list[float]] = {store: [] for store in self.stores}
         rates: dict[str, list[float]] = {store: [] for store in self.stores}
-        message = compose("writer@elsewhere.example", [who], [], "delivery", ("x" * 70 + "\n") * (OCTETS // 71), ())
+        message = _message(who, "delivery")
         try:
             here = {store: session.select()["EXISTS"] for store, session in sessions.items()}
             with Smtp(Where.of(self.endpoints, "mta", "smtp")) as smtp:
                 for _ in range(self.extent.singles):
-                    smtp.send("writer@elsewhere.example", [who], message)
+                    smtp.send(FOREIGN_SENDER, [who], message)
                     for store, seconds in self._arrivals(sessions, here, 1).items():
                         came[store].append(1000 * seconds)
                 for _ in range(3):
                     for _ in range(self.extent.burst):
-                        smtp.send("writer@elsewhere.example", [who], message)
+                        smtp.send(FOREIGN_SENDER, [who], message)
                     for store, seconds in self._arrivals(sessions, here, self.extent.burst).items():
                         rates[store].append(1000 * seconds)
         finally:
@@ -255,14 +257,12 @@ class _Looking:
     def sessions(self) -> Measure:
         """A whole session: TLS, login, INBOX opened, logout."""
         who = self.address("sessions")
-        found: dict[str, list[float]] = {store: [] for store in self.stores}
-        for _ in range(self.extent.runs * 3):
-            for store in self.stores:
-                start = time.perf_counter()
-                with self.imap(store, who) as session:
-                    session.select()
-                found[store].append(1000 * (time.perf_counter() - start))
-        return _measure("Speed", "a session: TLS, login, INBOX, logout", "ms", "less", found)
+
+        def whole(store: str) -> None:
+            with self.imap(store, who) as session:
+                session.select()
+
+        return _measure("Speed", "a session: TLS, login, INBOX, logout", "ms", "less", self.in_turn(self.extent.runs * 3, lambda store: _took(lambda: whole(store))))
 
     def reading(self, report: Report) -> Iterator[Measure]:
         """FETCH, SEARCH and SORT in mailboxes that grow."""
@@ -286,13 +286,7 @@ class _Looking:
                 if all("SORT" in session.capabilities for session in sessions.values()):
                     works.append(("SORT by subject", lambda one: one.ask("SORT", "(SUBJECT)", "UTF-8", "ALL")))
                 for what, work in works:
-                    found: dict[str, list[float]] = {store: [] for store in self.stores}
-                    for _ in range(self.extent.runs):
-                        for store, session in sessions.items():
-                            start = time.perf_counter()
-                            with session.transcript.muted():
-                                work(session)
-                            found[store].append(1000 * (time.perf_counter() - start))
+                    found = self.in_turn(self.extent.runs, partial(_worked, sessions, work))
                     yield _measure("Speed", what, "ms", "less", found, size)
             finally:
                 for session in sessions.values():
@@ -302,9 +296,26 @@ class _Looking:
 _DEEP = 40  # folders in one another, beyond which nobody goes
 
 
-def engine_volumes(container: str) -> Iterator[str]:
+def _writable(container: str) -> Iterator[str]:
     """Where a container has its volumes that it may write to."""
     return (mount["Destination"] for mount in inventory.inspect(container)["Mounts"] if mount["RW"])
+
+
+def _took(work: Callable[[], object]) -> float:
+    """Milliseconds that some work takes."""
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _worked(sessions: Mapping[str, Imap], work: Callable[[Imap], object], store: str) -> float:
+    """The same of work in one of several sessions, of which no transcript is kept."""
+    with sessions[store].transcript.muted():
+        return _took(lambda: work(sessions[store]))
+
+
+def _message(to: str, subject: str) -> bytes:
+    return compose(FOREIGN_SENDER, [to], [], subject, ("x" * 70 + "\n") * (OCTETS // 71), ())
 
 
 def _measure(section: str, what: str, unit: str, better: Any, runs: dict[str, list[float]], size: int = 0) -> Measure:
