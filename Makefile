@@ -33,7 +33,7 @@ down: $(INSTALLED) ## take the stack down, its mail too
 test: lint ## set up what is missing, and run every check and test
 	@$(BIN)/stackctl doctor --fix --yes
 	@$(BROWSER)
-	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --feature-results build/feature-results.json
 
 lint: $(INSTALLED_DEV) ## ruff and mypy
 	@$(BIN)/ruff check

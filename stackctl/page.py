@@ -1,35 +1,44 @@
-"""A comparison as one HTML file that needs nothing else: no network, no script from elsewhere. It decides nothing that `comparison` does not say."""
+"""A comparison, or what tests have proven, as one HTML file that needs nothing else: no network, no script from elsewhere. It decides nothing."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from stackctl.comparison import Comparison, Measure, shown
+from stackctl.matrix import Matrix, State
 
 _WIDE, _LEFT, _BOTTOM, _HIGH = 560.0, 60.0, 210.0, 190.0  # of the bars; where the curves begin, and how high they are
 
 
-def html(found: Comparison) -> str:
-    """The page."""
+def matrix(found: Matrix) -> str:
+    """The page of what tests have proven."""
+    return _filled("matrix.html.j2", found=found, failed=found.rows_of("failed"), states=get_args(State))
+
+
+def _filled(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template(template).render(values)
+
+
+def html(found: Comparison) -> str:
+    """The page of a comparison."""
     names = list(found.stores)
     grown: dict[str, list[Measure]] = {}
     for measure in found.measures:
         if measure.size:
             grown.setdefault(measure.what, []).append(measure)
-    return environment.get_template("comparison.html.j2").render(
+    return _filled(
+        "comparison.html.j2",
         names=names,
         made=found.made,
         quick=found.quick,
         machine=found.machine,
         warnings=found.warnings,
-        verdict=[
-            {"name": name, "server": found.stores[name], "only": found.only(name), "lacking": found.lacking(name), "ahead": found.ahead(name)} for name in names
-        ],
+        verdict=[{"name": name, "server": found.stores[name], "only": found.only(name), "lacking": found.lacking(name), "ahead": found.ahead(name)} for name in names],
         measures=[_bars(measure) for measure in found.measures],
         growths=[_growth(what, measures) for what, measures in grown.items() if len(measures) > 1],
         sections=[{"name": section, "facts": [fact for fact in found.facts if fact.section == section]} for section in found.sections],

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from stackctl.scenario import AXES
@@ -118,6 +119,9 @@ def junit(outcomes: Sequence[Outcome], stack: str, seconds: float) -> bytes:
         suite = ElementTree.SubElement(root, "testsuite", {"name": about} | _numbers(mine, sum(one.seconds for one in mine)))
         for one in mine:
             case = ElementTree.SubElement(suite, "testcase", {"classname": f"stackctl.{about}", "name": one.id, "time": f"{one.seconds:.3f}"})
+            properties = ElementTree.SubElement(case, "properties")
+            for name, value in _properties(one):
+                ElementTree.SubElement(properties, "property", {"name": name, "value": value})
             if one.verdict == "failed":
                 found = ElementTree.SubElement(case, "failure", {"message": _first_line(one.reason), "type": "Failed"})
                 found.text = failure(one)
@@ -126,6 +130,20 @@ def junit(outcomes: Sequence[Outcome], stack: str, seconds: float) -> bytes:
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
+
+
+def _properties(outcome: Outcome) -> list[tuple[str, str]]:
+    """What `stackctl matrix` wants to know of a case."""
+    found = [("feature", feature) for feature in _features(outcome)] + [("server", server) for server in outcome.servers]
+    return [*found, ("real", "yes"), ("verdict", outcome.verdict), ("began", _time(outcome.began))]
+
+
+def _features(outcome: Outcome) -> list[str]:
+    return list(all_scenarios()[outcome.name].features) if outcome.name in all_scenarios() else []
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _numbers(outcomes: Sequence[Outcome], seconds: float) -> dict[str, str]:
@@ -155,7 +173,9 @@ def as_dict(outcomes: Sequence[Outcome], stack: str, seconds: float) -> dict[str
             {
                 "scenario": one.name,
                 "about": topic(one.name),
-                "features": list(all_scenarios()[one.name].features) if one.name in all_scenarios() else [],
+                "features": _features(one),
+                "servers": list(one.servers),
+                "began": _time(one.began),
                 **{axis: getattr(one.case, axis) for axis in AXES},
                 "verdict": one.verdict,
                 "seconds": round(one.seconds, 3),

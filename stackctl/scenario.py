@@ -129,6 +129,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._parts: list[tuple[str, Transcript]] = []
+        self.services: set[str] = set()  # those that were spoken to
 
     def open(self, label: str) -> Transcript:
         """A transcript for a new connection."""
@@ -139,6 +140,7 @@ class Recorder:
     def include(self, other: Recorder) -> None:
         """Adds what another recorder holds: connections that several cases share."""
         self._parts += other._parts
+        self.services |= other.services
 
     def __str__(self) -> str:
         return "\n".join(f"== {label}\n{transcript}" for label, transcript in self._parts)
@@ -250,6 +252,7 @@ class Context:
         part = self.endpoints["mta"] if service == "mta" else self.endpoints["stores"][service]
         if not part.get(listener):
             raise Skipped(f"{service} has no open listener {listener}")
+        self.recorder.services.add(service)
         return replace(Where.of(self.endpoints, service, listener), **changes)
 
     def smtp(self, way: str | None = None, login: str | None = None, **changes: Any) -> Smtp:

@@ -29,7 +29,10 @@ LOG_WITHIN = 3.0  # seconds at most until then
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case. `transcript` and `logs` (by service) are the evidence of a failed one, empty for others."""
+    """What came of a case. `transcript` and `logs` (by service) are the evidence of a failed one, empty for others.
+
+    `servers`: the backends that it tells something of; `began`: in seconds since 1970.
+    """
 
     name: str
     case: Case
@@ -38,6 +41,8 @@ class Outcome:
     reason: str = ""
     transcript: str = ""
     logs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    servers: tuple[str, ...] = ()
+    began: float = 0.0
 
     @property
     def id(self) -> str:
@@ -124,7 +129,8 @@ def execute(
     def outcome(verdict: Verdict, reason: str = "", evidence: bool = False) -> Outcome:
         seconds = time.monotonic() - start
         logs = service_logs(endpoints, context.tag, began) if evidence else {}
-        return Outcome(scenario.name, case, verdict, seconds, reason, str(recorder) if evidence or transcripts else "", logs)
+        servers = _servers(scenario, case, endpoints, recorder.services if verdict in ("passed", "failed") else set())
+        return Outcome(scenario.name, case, verdict, seconds, reason, str(recorder) if evidence or transcripts else "", logs, servers, began)
 
     if missing := lacks(scenario, case, endpoints):
         return outcome("skipped", missing)
@@ -156,6 +162,18 @@ def lacks(scenario: Scenario, case: Case, endpoints: Mapping[str, Any]) -> str:
     if case.way_in and not endpoints["mta"].get(case.way_in):
         return f"the mta has no open listener {case.way_in}"
     return ""
+
+
+def _servers(scenario: Scenario, case: Case, endpoints: Mapping[str, Any], spoken: set[str]) -> tuple[str, ...]:
+    """The backends that a case is about: of what it spoke to and its axes; where it did nothing, of that which lacks something."""
+    parts = state.parts(endpoints)
+    if spoken:
+        services = spoken | ({"mta"} if case.way_in else set()) | ({case.store} if case.store else set())
+    elif scenario.of_mta.difference(all_backends()[parts["mta"]["backend"]].provides) or not (case.store or case.way_out):
+        services = {"mta"}
+    else:
+        services = {case.store} if case.store else set(endpoints["stores"])
+    return tuple(dict.fromkeys(part["backend"] for name, part in parts.items() if name in services))
 
 
 def service_logs(endpoints: Mapping[str, Any], tag: str, since: float) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Options and fixtures of all tests: golden files, the feature report, a real stack for the session, the command line."""
+"""Options and fixtures of all tests: golden files, a real stack for the session, the command line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import drove
 import pytest
 import yaml
 import zygote
@@ -21,7 +22,7 @@ from stackctl.backends import all_backends
 from stackctl.cli import app
 from stackctl.scenario import Case, Context
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "feature_results"]
 ROOT = Path(__file__).parents[1]
 
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that: an interrupt would reach nobody.
@@ -30,14 +31,12 @@ if threading.current_thread() is threading.main_thread():
 NAME = f"t{os.getpid()}"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(drove)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files anew; read the diff")
-    parser.addoption("--feature-report", action="store_true", help="print each row of the feature table with the tests that prove it")
-
-
-# --- Which features the tests prove
-
-_proven: dict[str, dict[str, str]] = {}  # feature -> test -> outcome
 
 
 # Those that take longest, in the order in which they are begun: one that is begun last keeps a single worker busy.
@@ -46,30 +45,6 @@ LONG = ("test_faults", "test_queue", "test_cli", "test_ci", "test_wheel", "test_
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
-    for item in items:
-        for marker in item.iter_markers("feature"):
-            item.user_properties += [("feature", str(feature)) for feature in marker.args]  # they travel with reports, from pytest-xdist's workers too
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" or report.outcome != "passed":
-        for key, feature in report.user_properties:
-            if key == "feature":
-                _proven.setdefault(str(feature), {})[report.nodeid] = report.outcome
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not config.getoption("--feature-report"):
-        return
-    terminalreporter.section("features")
-    for feature, tests in sorted(_proven.items(), key=lambda row: (row[0][0], int(row[0][1:]))):
-        names: dict[str, list[str]] = {}
-        for nodeid, outcome in tests.items():
-            names.setdefault(nodeid.partition("[")[0], []).append(outcome)
-        good = sum(outcome == "passed" for outcomes in names.values() for outcome in outcomes)
-        terminalreporter.write_line(f"{feature}: {good} of {len(tests)} passed")
-        for name, outcomes in names.items():
-            terminalreporter.write_line(f"    {name} ({outcomes.count('passed')}/{len(outcomes)})")
 
 
 # --- A real stack

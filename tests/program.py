@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import drove
 import zygote
 
 from stackctl.labels import LABEL
@@ -145,6 +146,7 @@ def until(true: Callable[[], Any], timeout: float = 60, what: str = "") -> Any:
 
 def docker(*arguments: str) -> str:
     """The output of a `docker` command that must succeed."""
+    drove.ran(["docker", *arguments])
     for _ in range(5):
         done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
         if "unable to freeze" not in done.stderr:  # a busy machine's kernel needs longer than the runtime waits

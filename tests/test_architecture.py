@@ -15,7 +15,7 @@ from stackctl.backends import all_backends
 PACKAGE = Path(__file__).parents[1] / "stackctl"
 # A module imports from layers above its own, or from its own where that makes no ring. A new module gets its place here.
 LAYERS = (
-    ("", "errors", "resource", "labels"),
+    ("", "errors", "resource", "labels", "features"),
     ("model", "problems", "logformat"),
     ("tree", "backends", "addresses", "ca", "certificate", "command", "inventory", "apt", "clients", "corpus", "ports", "verifier", "tokens", "kerberos"),
     ("trust", "doctor", "schema", "validate", "known", "mechanisms", "crosschecks", "enclosed", "load", "render", "images"),
@@ -35,7 +35,7 @@ LAYERS = (
     ("scenario",),
     ("suite",),
     ("scenarios",),
-    ("report", "comparison"),
+    ("report", "comparison", "matrix"),
     ("observing", "page"),
     ("comparing",),
     ("cli", "testing"),

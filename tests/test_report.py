@@ -46,7 +46,9 @@ def test_junit_parses_and_says_everything() -> None:
     ]
     cases = {case.get("name"): case for case in root.iter("testcase")}
     assert set(cases) == {outcome.id for outcome in ALL}
-    assert len(cases[PASSED.id]) == 0 and cases[PASSED.id].get("time") == "0.250"
+    assert [part.tag for part in cases[PASSED.id]] == ["properties"] and cases[PASSED.id].get("time") == "0.250"
+    said = [(one.get("name"), one.get("value")) for one in cases[MISSING.id].iter("property")]
+    assert {("feature", "D2"), ("real", "yes"), ("verdict", "not offered")} < set(said)
     failure = cases[FAILED.id].find("failure")
     assert failure is not None and failure.get("message") == "2 differences:" and failure.text
     for part in ("dots: body differs <&> \ufffd\ufffd[31m\ufffd\ufffd", "C: EHLO x", "S: 250 ok\ufffd", "what mta logged\npostmaster saw it", "what one logged"):

@@ -15,21 +15,23 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import drove
+
 import stackctl
 
 _context = get_context("forkserver")
 _OURS = [module.name for module in pkgutil.walk_packages(stackctl.__path__, "stackctl.") if not module.name.startswith(("stackctl.testing", "stackctl.testcontainers"))]
 _THEIRS = ["bcrypt", "cryptography.x509", "docker", "jinja2", "pydantic.dataclasses", "requests", "rich.live", "rich.table", "yaml"]
 # What some command loads when it needs it. The first is what pytest was started with, or each process would load that.
-_context.set_forkserver_preload(["__main__", *_OURS, *_THEIRS])
+_context.set_forkserver_preload(["__main__", "drove", *_OURS, *_THEIRS])
 
 
 def run(arguments: Sequence[str], *, stdin: bytes, env: Mapping[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[bytes]:
     """As `subprocess.run` would: killed after `timeout` seconds, which raises TimeoutExpired. Both outputs are read until nobody has them open."""
-    (its_in, our_in), (our_out, its_out), (our_err, its_err) = (_context.Pipe(duplex=False) for _ in range(3))
-    process = _context.Process(target=_become, args=(list(arguments), dict(env), cwd, (its_in, its_out, its_err)))
+    (its_in, our_in), (our_out, its_out), (our_err, its_err), (our_servers, its_servers) = (_context.Pipe(duplex=False) for _ in range(4))
+    process = _context.Process(target=_become, args=(list(arguments), dict(env), cwd, (its_in, its_out, its_err), its_servers))
     process.start()
-    for end in (its_in, its_out, its_err):
+    for end in (its_in, its_out, its_err, its_servers):
         end.close()
     with ThreadPoolExecutor(3) as pool:
         pool.submit(_write, our_in, stdin)
@@ -40,6 +42,8 @@ def run(arguments: Sequence[str], *, stdin: bytes, env: Mapping[str, str], cwd: 
                 raise subprocess.TimeoutExpired(["stackctl", *arguments], timeout)
         finally:
             process.kill()
+    with our_servers, contextlib.suppress(EOFError):  # one that was killed has told nothing
+        drove.seen.update(our_servers.recv())
     return subprocess.CompletedProcess(["stackctl", *arguments], process.exitcode, *(output.result() for output in outputs))
 
 
@@ -53,7 +57,7 @@ def _read(end: Connection) -> bytes:
         return file.read()
 
 
-def _become(arguments: list[str], env: dict[str, str], cwd: Path, ends: tuple[Connection, Connection, Connection]) -> None:
+def _become(arguments: list[str], env: dict[str, str], cwd: Path, ends: tuple[Connection, Connection, Connection], servers: Connection) -> None:
     """In the new process: all that a program finds when it starts, and the program."""
     for number, end in enumerate(ends):
         os.dup2(end.fileno(), number)
@@ -68,4 +72,12 @@ def _become(arguments: list[str], env: dict[str, str], cwd: Path, ends: tuple[Co
 
     from stackctl.__main__ import main
 
+    drove.watch(every_thread=True)
+    leave = os._exit
+
+    def left(code: int) -> None:
+        servers.send(drove.seen)
+        leave(code)
+
+    os._exit = left  # type: ignore[assignment]
     main()

@@ -26,6 +26,7 @@ from stackctl.cli import (
     machine,
     mail,
     mailboxes,
+    matrix,
     mta,
     project,
     stacks,
@@ -55,7 +56,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-for part in (stacks, logs, mail, mailboxes, mta, users, addresses, faults, auth, suite, project, imports, config, compare, authority, machine, filter, host, browser):
+for part in (
+    *(stacks, logs, mail, mailboxes, mta, users, addresses, faults, auth, suite, project, imports, config),
+    *(compare, matrix, authority, machine, filter, host, browser),
+):
     part.register(app)
 
 

@@ -76,8 +76,12 @@ def outcome_of(demo: Demo, request: pytest.FixtureRequest) -> Iterator[Callable[
     thread.join(WITHIN)
 
 
-def test_scenario(scenario: Scenario, case: Case, outcome_of: Callable[[Scenario, Case], Outcome]) -> None:
+def test_scenario(scenario: Scenario, case: Case, outcome_of: Callable[[Scenario, Case], Outcome], record_property: Callable[[str, object], None]) -> None:
     outcome = outcome_of(scenario, case)
+    record_property("verdict", outcome.verdict)
+    record_property("seconds", f"{outcome.seconds:.3f}")  # without the wait for its turn
+    for server in outcome.servers:
+        record_property("server", server)
     if outcome.verdict in ("skipped", "not offered"):
         pytest.skip(outcome.reason)
     assert outcome.verdict == "passed", report.failure(outcome)
@@ -135,7 +139,7 @@ def test_what_a_server_does_not_announce_is_not_offered(demo: Demo) -> None:
 
 
 @pytest.mark.feature("A5")
-def test_the_command_reports_in_every_form(cli: Cli, tmp_path: Path) -> None:
+def test_the_command_reports_in_every_form(demo: Demo, cli: Cli, tmp_path: Path) -> None:
     junit, written = tmp_path / "junit.xml", tmp_path / "report.json"
     done = cli("test", "--only", "vrfy_and_etrn_answer", "--junit", str(junit), "--report", str(written), "--json")
     assert done.returncode == 0, done.stderr
@@ -145,6 +149,10 @@ def test_the_command_reports_in_every_form(cli: Cli, tmp_path: Path) -> None:
     assert {case["way_in"] for case in printed["cases"]} == {"smtp", "submission", "submissions"}
     suite = ElementTree.parse(junit).getroot()
     assert suite.get("tests") == "3" and suite.get("failures") == "0" and len(suite.findall(".//testcase")) == 3
+    for file in (junit, written):
+        rows = {row["feature"]: row for row in json.loads(cli("matrix", str(file), "--json").stdout)["rows"]}
+        assert (rows["B1"]["state"], rows["B1"]["cells"][demo.endpoints["mta"]["backend"]]["passed"]) == ("proven", 3)
+        assert {row["state"] for name, row in rows.items() if name not in printed["cases"][0]["features"]} == {"not proven"}
 
 
 @pytest.mark.feature("A5")
