@@ -44,7 +44,8 @@ class Mechanism(_Frozen):
     That is the password in another form, or (certificate, token, ticket) only that such a thing is enough.
     """
 
-    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "certificate", "token", "ticket"] = ""
+    verifier: Literal["", "plain", "cram-md5", "digest-md5", "scram-sha-1", "scram-sha-256", "otp", "certificate", "token", "ticket"] = ""
+    volumes: dict[str, str] = Field(default_factory=dict, description="Where the server keeps what each login changes: volume name to mount point; kept over down")
 
 
 class Delivery(_Frozen):
@@ -78,7 +79,7 @@ class ConfigFile(_Frozen):
     accounts: tuple[str, ...] = Field((), description="Only where accounts are kept in one of these ways; () for always")
     ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
     verifiers: bool = Field(False, description="Only where a mechanism is chosen that needs a verifier")
-    only_for: Literal["", "token", "ticket"] = Field("", description="Only where a mechanism is chosen that takes such")
+    only_for: Literal["", "otp", "token", "ticket"] = Field("", description="Only where a mechanism is chosen that takes such")
     keytab: tuple[str, ...] = Field((), description="In place of a template: it holds the keys of these services in the Kerberos realm")
 
 

@@ -77,9 +77,12 @@ class Service:
 
     @property
     def container(self) -> Container:
-        """What the container is allowed: what its server needs, and what the way needs by which its mail comes."""
+        """What the container is allowed: what its server needs, the way by which its mail comes, and the mechanisms by which people log in."""
         fixed = self.backend.container
-        return fixed.model_copy(update={"capabilities": fixed.capabilities | self.way.capabilities, "volumes": fixed.volumes | self.way.volumes})
+        volumes = fixed.volumes | self.way.volumes
+        for name in self.mechanisms:
+            volumes |= self.backend.mechanisms[name].volumes
+        return fixed.model_copy(update={"capabilities": fixed.capabilities | self.way.capabilities, "volumes": volumes})
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,15 @@ import hashlib
 import hmac
 import math
 import os
+import re
+import string
 import struct
 
+from stackctl.errors import UsageError
+
 _SCRAM = {"scram-sha-1": "sha1", "scram-sha-256": "sha256"}
+_LOGINS = 1000  # that a chain of one-time passwords has; a client may begin a new one, by RFC 2243 3.4
+_SEED = string.ascii_lowercase + string.digits  # RFC 2289 6.0: letters and digits, 1 to 16 of them
 _ITERATIONS = 4096  # the least of RFC 7677 4: made passwords cannot be guessed, and a test stack logs in thousands of times
 
 
@@ -27,11 +33,36 @@ def verifier(form: str, address: str, password: str) -> str:
         return ""
     if form == "cram-md5":
         return _hmac_md5_contexts(secret).hex()
+    if form == "otp":
+        seed = "".join(_SEED[octet % len(_SEED)] for octet in os.urandom(12))
+        return f"sha1 {_LOGINS} {seed} {_one_time('sha1', seed, password, _LOGINS)}"
     if form in _SCRAM:
         return _scram(_SCRAM[form], saslprep(password).encode())
     if form == "digest-md5" and local:  # RFC 2831 2.1.2.1: the name is in the hash
         return hashlib.md5(f"{local}:{domain}:{password}".encode(), usedforsecurity=False).hexdigest()
     return secret.hex()
+
+
+def one_time_password(challenge: str, password: str) -> str:
+    """The answer to a challenge of OTP, such as "otp-sha1 999 ab12 ext", in the form that RFC 2243 3.3 calls hex. Raises UsageError for what is no such challenge."""
+    found = _CHALLENGE.fullmatch(challenge.strip())
+    if not found:
+        raise UsageError(f"'{challenge[:60]}' is no challenge of OTP", "it is what the server says, such as 'otp-sha1 999 ab12 ext'")
+    algorithm, count, seed = found.groups()
+    return f"hex:{_one_time(algorithm, seed, password, int(count))}"
+
+
+_CHALLENGE = re.compile(r"otp-(sha1|md5) (\d{1,4}) ([A-Za-z0-9]{1,16})(?: ext.*)?")  # RFC 2289 6.0, RFC 2243 2
+
+
+def _one_time(algorithm: str, seed: str, password: str, count: int) -> str:
+    """RFC 2289 6.0: hashed once, and `count` times more, each time folded to 64 bits as its appendix A says."""
+    value = seed.lower().encode() + password.encode()
+    layout = "<4I" if algorithm == "md5" else ">5I"
+    for _ in range(count + 1):
+        first, second, third, fourth, *fifth = struct.unpack(layout, hashlib.new(algorithm, value, usedforsecurity=False).digest())
+        value = struct.pack("<2I", first ^ third ^ sum(fifth), second ^ fourth)
+    return value.hex()
 
 
 def saslprep(text: str) -> str:

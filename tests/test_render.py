@@ -42,7 +42,7 @@ CASES = {
     "accounts-system": 'accounts: {backend: system}\nstores: [{backend: courier}, {backend: dovecot}, {backend: dovecot, version: "2.3"}]\n'
     "users: [{address: alice@example.test, quota: {storage: 1M, messages: 9}}]\n",
     "mechanisms": 'stores: [{backend: dovecot}, {backend: dovecot, version: "2.3"}]\n'
-    "auth: {mechanisms: [PLAIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, DIGEST-MD5, APOP, ANONYMOUS]}\n",
+    "auth: {mechanisms: [PLAIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, DIGEST-MD5, APOP, ANONYMOUS, OTP]}\n",
     "dbox": "stores: [{backend: dovecot, mailbox: mdbox, delivery: dovecot-lda}, {name: old, backend: dovecot, version: '2.3', mailbox: sdbox}]\n"
     "auth: {mechanisms: [PLAIN, EXTERNAL, OAUTHBEARER, XOAUTH2, GSSAPI]}\ntls: {sni: [imap.example.org], prefer: client}\n",
     "no-plaintext-listeners": "tls: {plaintext_listeners: false}\n",

@@ -8,7 +8,8 @@ import pytest
 from scramp import ScramMechanism
 from scramp.core import saslprep as of_the_library
 
-from stackctl.verifier import saslprep, verifier
+from stackctl.errors import UsageError
+from stackctl.verifier import one_time_password, saslprep, verifier
 
 pytestmark = pytest.mark.feature("D4")
 WHO = "alice@example.test"
@@ -50,6 +51,32 @@ def test_a_password_is_prepared_for_scram(password: str, prepared: str) -> None:
     iterations, salt, stored, _ = verifier("scram-sha-256", WHO, password).split(",")
     made = ScramMechanism("SCRAM-SHA-256").make_auth_info(password, iteration_count=int(iterations), salt=base64.b64decode(salt))
     assert made[1] == base64.b64decode(stored)
+
+
+@pytest.mark.parametrize(
+    ("challenge", "password", "answer"),
+    [  # RFC 2289 appendix C
+        ("otp-md5 0 TeSt", "This is a test.", "9e876134d90499dd"),
+        ("otp-md5 99 alpha1 ext", "AbCdEfGhIjK", "5aa37a81f212146c"),
+        ("otp-sha1 0 TeSt ext", "This is a test.", "bb9e6ae1979d8ff4"),
+        ("otp-sha1 99 correct", "OTP's are good", "4f296a74fe1567ec"),
+    ],
+)
+def test_a_one_time_password_is_that_of_the_standard(challenge: str, password: str, answer: str) -> None:
+    assert one_time_password(challenge, password) == f"hex:{answer}"
+    assert one_time_password(challenge, password + "x") != f"hex:{answer}"
+
+
+def test_a_chain_of_one_time_passwords_begins_behind_its_first_answer() -> None:
+    algorithm, count, seed, state = verifier("otp", WHO, "secret").split()
+    assert one_time_password(f"otp-{algorithm} {count} {seed}", "secret") == f"hex:{state}"
+    assert verifier("otp", WHO, "secret").split()[2] != seed
+
+
+@pytest.mark.parametrize("challenge", ["", "otp-sha1", "otp-md4 99 seed", "otp-sha1 99999 seed", "otp-sha1 9 se-ed", "otp-sha1 -1 seed"])
+def test_what_is_no_challenge_is_an_error(challenge: str) -> None:
+    with pytest.raises(UsageError, match="no challenge of OTP"):
+        one_time_password(challenge, "secret")
 
 
 def test_plain_is_in_digits_so_that_no_character_ends_its_field() -> None:

@@ -1,4 +1,4 @@
-"""The commands for logins: auth test, auth token, auth krb5-conf."""
+"""The commands for logins: auth test, auth token, auth otp, auth krb5-conf."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=text)
     group.command("test")(test)
     group.command("token")(token)
+    group.command("otp")(otp)
     group.command("krb5-conf")(krb5_conf)
     app.add_typer(group, name="auth")
 
@@ -62,9 +63,7 @@ def test(
 
 def token(
     address: Annotated[str, typer.Argument(help="Who logs in with it.")],
-    valid: Annotated[
-        int, typer.Option("--valid", metavar="SECONDS", min=-_YEAR, max=_YEAR, help="How long it is good; below 0, it has expired already.")
-    ] = 3600,
+    valid: Annotated[int, typer.Option("--valid", metavar="SECONDS", min=-_YEAR, max=_YEAR, help="How long it is good; below 0, it has expired already.")] = 3600,
     file: File = None,
     name: Name = None,
     json: Json = False,
@@ -80,6 +79,26 @@ def token(
         show.as_json(made)
     else:
         show.line(made["token"])
+
+
+def otp(
+    address: Annotated[str, typer.Argument(help="Who logs in with it.")],
+    challenge: Annotated[str, typer.Argument(help="What the server asks, such as 'otp-sha1 999 ab12 ext'.")],
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Print the one-time password that answers a server's challenge: a login by OTP, once.
+
+    Example: stackctl auth otp alice@example.test 'otp-sha1 999 ab12 ext'
+    """
+    from stackctl import running, verifier
+
+    answer = verifier.one_time_password(challenge, running.password_of(running.named(name, file), address))
+    if json:
+        show.as_json({"address": address, "answer": answer})
+    else:
+        show.line(answer)
 
 
 def krb5_conf(file: File = None, name: Name = None, json: Json = False) -> None:

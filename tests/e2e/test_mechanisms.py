@@ -18,21 +18,22 @@ from typing import Any
 
 import pytest
 from conftest import NAME
-from program import Program
+from program import Program, docker
 from puresasl.client import SASLClient
 from scramp import ScramClient
 
 from stackctl import tokens
+from stackctl.verifier import one_time_password, verifier
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("D4")]
 
 ALICE, PASSWORD = "alice@example.test", "p:ss \"w'rd\\"
-EVERYTHING = ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "ANONYMOUS"]
-SASL = EVERYTHING[:-1]
+SASL = ["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"]
+EVERYTHING = [*SASL, "ANONYMOUS", "OTP"]
 TOKENS = ["OAUTHBEARER", "XOAUTH2"]
 COURIER = ["PLAIN", "LOGIN", "CRAM-MD5", "CRAM-SHA1", "CRAM-SHA256"]
 FILE = """\
-auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, DIGEST-MD5, SCRAM-SHA-1, SCRAM-SHA-256, APOP, ANONYMOUS, OAUTHBEARER, XOAUTH2]}
+auth: {mechanisms: [PLAIN, LOGIN, CRAM-MD5, DIGEST-MD5, SCRAM-SHA-1, SCRAM-SHA-256, APOP, ANONYMOUS, OTP, OAUTHBEARER, XOAUTH2]}
 stores:
   - {backend: dovecot}
   - {backend: dovecot, version: "2.3"}
@@ -84,6 +85,8 @@ def client(mechanism: str, user: str, password: str) -> Answer:
     if mechanism in TOKENS:  # RFC 7628 3.1; where a token is refused, the server says why, and waits for an answer
         begin = f"n,a={user}," if mechanism == "OAUTHBEARER" else f"user={user}"
         return lambda challenge: b"\1" if challenge else f"{begin}\1auth=Bearer {password}\1\1".encode()
+    if mechanism == "OTP":  # RFC 2444 3
+        return lambda challenge: one_time_password(challenge.decode(), password).encode() if challenge else f"\0{user}".encode()
     if mechanism == "LOGIN":
         return (lambda words: lambda challenge: next(words) if challenge else b"")(iter([user.encode(), password.encode()]))
     sasl = SASLClient("mail.example.test", "imap", mechanism=mechanism, username=local if mechanism == "DIGEST-MD5" else user, password=password)
@@ -266,6 +269,71 @@ def test_anonymous_has_a_mailbox_of_the_disposable_domain(endpoints: dict[str, A
         assert session.select()[0] == "OK"
 
 
+def challenged(endpoints: dict[str, Any], store: str, user: str, answer: Callable[[str], str]) -> str:
+    """Logs in by OTP; the challenge that the store had. `answer` makes the word that it gets. Raises imaplib's error where the login is refused."""
+    asked: list[str] = []
+
+    def respond(challenge: bytes) -> bytes:
+        if challenge:
+            asked.append(challenge.decode())
+        return answer(challenge.decode()).encode() if challenge else f"\0{user}".encode()
+
+    with Imaps(endpoints, store) as session:
+        session.authenticate("OTP", respond)
+        assert session.select()[0] == "OK"
+    return asked[0]
+
+
+@BOTH
+@pytest.mark.parametrize("user", [ALICE, "o'once@inbox.example.test"])
+def test_a_one_time_password_is_good_once(here: Program, endpoints: dict[str, Any], store: str, user: str) -> None:
+    password = PASSWORD if user == ALICE else endpoints["disposable"]["password"]
+    asked = [challenged(endpoints, store, user, lambda challenge: one_time_password(challenge, password)) for _ in range(3)]
+    counts = [int(one.split()[1]) for one in asked]
+    assert counts == [counts[0], counts[0] - 1, counts[0] - 2] and {one.split()[0] for one in asked} == {"otp-sha1"}
+    used = one_time_password(asked[-1], password)
+    for wrong in (used, one_time_password(asked[-1], "wrong"), "hex:0000000000000000", f"hex:{password.encode().hex()}"):
+        with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+            challenged(endpoints, store, user, lambda _, word=wrong: word)  # type: ignore[misc]
+    typed = challenged(endpoints, store, user, lambda challenge: here("auth", "otp", user, challenge).out.strip())
+    assert int(typed.split()[1]) == counts[0] - 3, "a refused one does not count"
+
+
+@BOTH
+def test_what_is_used_up_stays_so_in_another_container(here: Program, endpoints: dict[str, Any], store: str) -> None:
+    def answer(challenge: str) -> str:
+        return one_time_password(challenge, PASSWORD)
+
+    used = challenged(endpoints, store, ALICE, answer)
+    docker("rm", "-f", endpoints["stores"][store]["container"])
+    here("up")
+    assert int(challenged(here.endpoints, store, ALICE, answer).split()[1]) == int(used.split()[1]) - 1
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        challenged(here.endpoints, store, ALICE, lambda _: answer(used))
+
+
+@BOTH
+def test_who_is_not_there_has_no_one_time_password(endpoints: dict[str, Any], store: str) -> None:
+    said = {}
+    for user in ("nobody@example.test", "x' OR '1'='1@example.test", "../x@inbox.example.test", "@inbox.example.test"):
+        with pytest.raises(imaplib.IMAP4.error) as why:
+            challenged(endpoints, store, user, lambda challenge: one_time_password(challenge, endpoints["disposable"]["password"]))
+        said[user] = str(why.value).split()[0]
+    # No passdb is for the last two: they are no names.
+    assert list(said.values()) == ["[AUTHENTICATIONFAILED]"] * 2 + ["[UNAVAILABLE]"] * 2
+
+
+@BOTH
+def test_a_client_begins_a_new_chain(endpoints: dict[str, Any], store: str) -> None:
+    """RFC 2243 3.4: with the last answer of the old one comes the first state of the new one."""
+    who, first, second = "renewed@inbox.example.test", endpoints["disposable"]["password"], "another passphrase"
+    algorithm, count, seed, state = verifier("otp", who, second).split()
+    challenged(endpoints, store, who, lambda challenge: f"init-{one_time_password(challenge, first)}:{algorithm} {count} {seed}:{state}")
+    assert challenged(endpoints, store, who, lambda challenge: one_time_password(challenge, second)).split()[1:3] == [str(int(count) - 1), seed]
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        challenged(endpoints, store, who, lambda challenge: one_time_password(challenge, first))
+
+
 @pytest.fixture(scope="module")
 def token(here: Program) -> Callable[..., str]:
     """Makes a token as a person does, once."""
@@ -347,7 +415,14 @@ def test_a_user_added_live_and_a_password_changed_live(here: Program, endpoints:
         with pytest.raises(imaplib.IMAP4.error, match=FAILED):
             imap(endpoints, store, mechanism, "bob@example.test", endpoints["accounts"][1]["password"])
     submit(endpoints, "SCRAM-SHA-256", "bob@example.test", "second-of-bob")
+    for store in ("dovecot", "dovecot-2-3"):
+        for who, password in (("carol@example.test", "first-of-carol"), ("bob@example.test", "second-of-bob")):
+            challenged(endpoints, store, who, lambda challenge, known=password: one_time_password(challenge, known))  # type: ignore[misc]
+        with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+            challenged(endpoints, store, "bob@example.test", lambda challenge: one_time_password(challenge, endpoints["accounts"][1]["password"]))
     here("user", "delete", "carol@example.test")
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        challenged(endpoints, "dovecot", "carol@example.test", lambda challenge: one_time_password(challenge, "first-of-carol"))
     assert logins(endpoints, "OAUTHBEARER", carol) == {carol: {False}}
     with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
         imap(endpoints, "dovecot", "SCRAM-SHA-256", "carol@example.test", "first-of-carol")
