@@ -79,7 +79,7 @@ class ConfigFile(_Frozen):
     accounts: tuple[str, ...] = Field((), description="Only where accounts are kept in one of these ways; () for always")
     ways: tuple[str, ...] = Field((), description="The deliveries that need it, to a store or by an MTA; () for a file that is always there")
     verifiers: bool = Field(False, description="Only where a mechanism is chosen that needs a verifier")
-    only_for: Literal["", "otp", "token", "ticket"] = Field("", description="Only where a mechanism is chosen that takes such")
+    only_for: Literal["", "otp", "certificate", "token", "ticket"] = Field("", description="Only where a mechanism is chosen that takes such")
     keytab: tuple[str, ...] = Field((), description="In place of a template: it holds the keys of these services in the Kerberos realm")
 
 

@@ -173,7 +173,7 @@ def make_leaf(ca: Pair, names: Sequence[str], now: datetime) -> Pair:
 
 
 def make_client(ca: Pair, address: str, now: datetime) -> Pair:
-    """A client's certificate (ECDSA P-256) with a mail address as its common name, signed by `ca`. It is no good for a server.
+    """A client's certificate (ECDSA P-256) with a mail address as its common name, and its own serial number in the name too, signed by `ca`. It is no good for a server.
 
     It ends after LEAF_LIFE or with the CA. Raises UsageError when the CA may not sign for the address, or a common name cannot hold it.
     """
@@ -185,6 +185,45 @@ def make_client(ca: Pair, address: str, now: datetime) -> Pair:
     if forbidden(ca.certificate, [address.rpartition("@")[2]]):
         raise UsageError(f"the CA {_shown(issuer)} may not sign for {address}", "its name constraints say so; with the domain in `tls.names`, `up` takes one that may")
     return _sign(issuer, _key(ca.key), [address], now, client=True)
+
+
+def make_crl(ca: Pair, revoked: Mapping[int, datetime], now: datetime) -> bytes:
+    """The CA's list of certificates that it took back (PEM, RFC 5280 5): serial numbers, and since when. b"" where the CA may sign none.
+
+    It is good for as long as the CA: who changes it hands out a new one.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    issuer = x509.load_pem_x509_certificate(ca.certificate)
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign:  # mkcert's are so
+            return b""
+    key = _key(ca.key)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(max(now - SKEW, issuer.not_valid_before_utc))
+        .next_update(issuer.not_valid_after_utc)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+    )
+    for serial, since in revoked.items():
+        builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build())
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def of_crl(crl_pem: bytes, ca_pem: bytes) -> frozenset[int] | None:
+    """The serial numbers in a list that this CA signed; None for what is no such list."""
+    from cryptography import x509
+
+    try:
+        issuer, crl = x509.load_pem_x509_certificate(ca_pem), x509.load_pem_x509_crl(crl_pem)
+        signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return None
+    return frozenset(one.serial_number for one in crl) if signed else None
 
 
 def make_faulty(ca: Pair, names: Sequence[str], fault: str, now: datetime) -> Pair:
@@ -389,6 +428,9 @@ def _sign(
     # Host names only: OpenSSL holds a common name that looks like one against the constraints on hosts, "127.0.0.1" too.
     if isinstance(names[0], str) and len(names[0]) <= _CN_MAX:
         subject.append(x509.NameAttribute(NameOID.COMMON_NAME, names[0]))
+    serial = x509.random_serial_number()  # 159 random bits; RFC 5280 4.1.2.2 allows 20 octets
+    if client:  # a server that reads no list of revoked certificates can tell it by this one
+        subject.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"))
     text = x509.RFC822Name if client else x509.DNSName
     use = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
     own = rsa.generate_private_key(65537, 1024) if weak else ec.generate_private_key(ec.SECP256R1())
@@ -403,7 +445,7 @@ def _sign(
         .subject_name(x509.Name(subject))
         .issuer_name(issuer.subject)
         .public_key(own.public_key())
-        .serial_number(x509.random_serial_number())  # 159 random bits; RFC 5280 4.1.2.2 allows 20 octets
+        .serial_number(serial)
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.SubjectAlternativeName([text(n) if isinstance(n, str) else x509.IPAddress(n) for n in names]), critical=False)

@@ -12,6 +12,11 @@ def validity(pem: bytes) -> tuple[float, float]:
     return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
 
 
+def serial(pem: bytes) -> str:
+    """The serial number of a certificate, in hexadecimal digits. Raises ValueError where it is none."""
+    return f"{x509.load_pem_x509_certificate(pem).serial_number:x}"
+
+
 def describe(pem: bytes) -> dict[str, str | list[str]]:
     """What a person wants to know of a certificate. Raises ValueError where it is none."""
     found = x509.load_pem_x509_certificate(pem)
@@ -21,6 +26,6 @@ def describe(pem: bytes) -> dict[str, str | list[str]]:
         "issuer": found.issuer.rfc4514_string(),
         "from": found.not_valid_before_utc.isoformat(),
         "until": found.not_valid_after_utc.isoformat(),
-        "serial": f"{found.serial_number:x}",
+        "serial": serial(pem),
         "sha256": found.fingerprint(hashes.SHA256()).hex(":"),
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from stackctl import addresses, directory, lines, load, render, stack, state
+from stackctl import addresses, ca, directory, lines, load, render, stack, state
 from stackctl.errors import StackctlError, UsageError
 from stackctl.model import Stack, address, alias_name, alias_target, domain, mailbox
 from stackctl.problems import Report, valid
@@ -226,6 +227,23 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
         known.domains.pop(name, None)
         known.domains_deleted = [*dict.fromkeys([*known.domains_deleted, name])]
     return tuple(gone)
+
+
+def certificate_revoke(known: state.State, who: str) -> tuple[str, ...]:
+    """Takes back every certificate that an address was given so far: no login with one is accepted from then on. Their serial numbers.
+
+    Raises UsageError where there is none, and where a server would look into a list that the CA cannot sign.
+    """
+    with changing(known):
+        who = valid(mailbox, who, "an address of the stack")
+        mine = tuple(serial for serial, address in known.issued.items() if address == who and serial not in known.revoked)
+        if not mine:
+            raise UsageError(f"{who} has no certificate of the stack {known.name}", f"`stackctl certs client {who}` makes one")
+        authority = ca.load(Path(known.endpoints["ca"]), datetime.now(UTC)).pair
+        if not ca.make_crl(authority, {}, datetime.now(UTC)):
+            raise UsageError(f"{known.endpoints['ca']}: this CA may not sign lists of revoked certificates", "a CA of stackctl's own may: `unset CAROOT`, `stackctl up`")
+        known.revoked |= dict.fromkeys(mine, datetime.now(UTC).isoformat(timespec="seconds"))
+    return mine
 
 
 def reset(known: state.State) -> None:

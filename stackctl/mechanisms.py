@@ -11,6 +11,8 @@ from stackctl.problems import Place, shown
 
 OWN = "PLAIN"  # what `up` proves a stack with, and commands read mail with
 
+CERTIFICATE = "EXTERNAL"  # with which clients show a certificate of the CA
+
 
 class Slip(NamedTuple):
     """A mechanism that cannot be had, or a list without the one that must be in it."""

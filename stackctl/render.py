@@ -175,6 +175,8 @@ class Secrets:
     verifiers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by form and address; the disposable domain is "@" and its name
     token_key: str = ""  # the public key (PEM) that tokens are checked with; no secret
     kerberos: str = ""  # the password of every service in the Kerberos realm
+    crl: str = ""  # the CA's list of certificates that it took back (PEM); "" where no client shows one, or the CA signs no lists
+    revoked: tuple[str, ...] = ()  # their serial numbers, in hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -373,6 +375,8 @@ def render(stack: Stack, service: Service, secrets: Secrets, compiled: Path | No
         "host_hashes": {user.name: secrets.hashes[stack.host_address(user)] for user in (stack.host.users if stack.host else ())},
         "tls": TlsPaths(),
         "ca": secrets.ca.decode(),
+        "crl": secrets.crl,
+        "revoked": secrets.revoked,
     }
     environment = _environment(service.backend.folder / "templates", compiled)
     files: Files = {}

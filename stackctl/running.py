@@ -115,6 +115,10 @@ def client_certificate(known: state.State, who: str) -> dict[str, str]:
     folder = state.folder(known.name) / "clients" / who
     state.write(folder / "key.pem", made.key)
     state.write(folder / "cert.pem", made.certificate)
+    with state.lock(known.name):
+        now_known = state.load(known.name)
+        now_known.issued[certificate.serial(made.certificate)] = who
+        state.save(now_known)
     until = datetime.fromtimestamp(certificate.validity(made.certificate)[1], UTC)
     return {"address": who, "certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem"), "until": until.isoformat()}
 

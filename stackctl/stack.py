@@ -17,6 +17,7 @@ from typing import Any
 from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, lines, load, peers, ports, render, standing, start, state, tokens
 from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
+from stackctl.mechanisms import CERTIFICATE
 from stackctl.model import Fault, Quota, Stack, User
 from stackctl.render import File, Files, Secrets, Service
 from stackctl.steps import Report, Step, Up
@@ -145,7 +146,7 @@ def _plan(stack: Stack, known: state.State) -> Plan:
     kept_of = verifiers(stack, services, credentials, known.disposable)
     known.kerberos = (known.kerberos or state.new_password()) if any("ticket" in service.verifiers for service in services) else ""
     public = tokens.public(known.token_key) if known.token_key else ""
-    made = (known.directory, known.webmail, named, kept_of, public, known.kerberos)
+    made = (known.directory, known.webmail, named, kept_of, public, known.kerberos, _revocations(services, known, authority.pair), tuple(known.revoked))
     secrets = Secrets(hashes, known.disposable.hash, leaf.certificate, leaf.key, authority.pair.certificate, *made)
     return Plan(stack, services, {service.name: render.render(stack, service, secrets, _compiled()) for service in services}, kept or {})
 
@@ -222,6 +223,20 @@ def _certificates(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pa
         main = _faulty(stack, known, authority, now)
         named = dict.fromkeys(named, main)
     return authority, main, {name: one.key + one.certificate for name, one in named.items()}
+
+
+def _revocations(services: Sequence[Service], known: state.State, authority: ca.Pair) -> str:
+    """The CA's list of certificates that were taken back: the one that is there, or a new one where it is another; "" where no client shows one."""
+    if not any(CERTIFICATE in service.mechanisms for service in services):
+        return ""
+    path = state.folder(known.name) / "crl.pem"
+    revoked = {int(serial, 16): datetime.fromisoformat(since) for serial, since in known.revoked.items()}
+    with contextlib.suppress(FileNotFoundError):
+        if ca.of_crl(found := path.read_bytes(), authority.certificate) == revoked.keys():
+            return found.decode()
+    if made := ca.make_crl(authority, revoked, datetime.now(UTC)):
+        state.write(path, made)
+    return made.decode()
 
 
 def _faulty(stack: Stack, known: state.State, authority: ca.Authority, now: datetime) -> ca.Pair:

@@ -67,6 +67,8 @@ class State:
     handed: dict[str, str] = field(default_factory=dict)  # accounts that were put into the directory: address -> hash and quota
     domains_deleted: list[str] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)  # what is made to fail: the fields of model.Fault
+    issued: dict[str, str] = field(default_factory=dict)  # certificates of clients: serial number, in hexadecimal digits -> address
+    revoked: dict[str, str] = field(default_factory=dict)  # those that were taken back: serial number -> since when, ISO 8601
     lines: list[dict[str, Any]] = field(default_factory=list)  # bad lines on purpose: the fields of lines.Line
     certificate_fault: str = ""  # one of ca.FAULTS: the servers show a certificate that no client may accept
     ports: dict[str, int] = field(default_factory=dict)

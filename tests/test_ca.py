@@ -250,6 +250,27 @@ class TestWhatIsInThem:
         stolen = ca._sign(parsed(authority), ca._key(authority.key), ["alice@example.edu"], NOW, client=True)
         assert "permitted subtree violation" in openssl(tmp_path, authority.certificate, stolen.certificate, "-purpose", "sslclient").stderr
 
+    @needs_openssl
+    def test_the_list_of_revoked_certificates(self, tmp_path: Path, authority: ca.Pair) -> None:
+        good, bad = (ca.make_client(authority, "alice@example.test", NOW) for _ in range(2))
+        serial = parsed(bad).serial_number
+        assert parsed(bad).subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)[0].value == f"{serial:x}"
+        crl = ca.make_crl(authority, {serial: NOW}, NOW)
+        assert ca.of_crl(crl, authority.certificate) == frozenset([serial])
+        assert ca.of_crl(ca.make_crl(authority, {}, NOW), authority.certificate) == frozenset()
+        for other in (ca.make_ca(None, NOW).certificate, b"garbage"):
+            assert ca.of_crl(crl, other) is None
+        assert ca.of_crl(authority.certificate, authority.certificate) is None
+        trusted = authority.certificate + crl
+        assert openssl(tmp_path, trusted, good.certificate, "-crl_check_all", "-purpose", "sslclient").returncode == 0
+        assert "certificate revoked" in openssl(tmp_path, trusted, bad.certificate, "-crl_check_all", "-purpose", "sslclient").stderr
+        assert "unable to get certificate CRL" in openssl(tmp_path, authority.certificate, good.certificate, "-crl_check_all", "-purpose", "sslclient").stderr
+
+    def test_a_ca_that_may_sign_no_lists_signs_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = ca._key_usage
+        monkeypatch.setattr(ca, "_key_usage", lambda **what: usage(**{**what, "crl_sign": False}))  # as mkcert's
+        assert ca.make_crl(ca.make_ca(None, NOW), {}, NOW) == b""
+
     @pytest.mark.parametrize(("address", "why"), [("alice@example.edu", "may not sign for alice"), (f"{'a' * 64}@example.test", "at most 64")])
     def test_no_certificate_for_a_client_that_no_server_would_take(self, authority: ca.Pair, address: str, why: str) -> None:
         with pytest.raises(UsageError, match=why):

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="ca")
     group = typer.Typer(rich_markup_mode=None, invoke_without_command=True, callback=certs)
     group.command()(client)
+    group.command()(revoke)
     app.add_typer(group, name="certs")
 
 
@@ -95,7 +96,7 @@ def _change(what: str, place: Path, json: bool) -> None:
 
 
 def certs(context: typer.Context, file: File = None, name: Name = None, json: Json = False) -> None:
-    """Show a stack's certificates: their names, how long they are good, who signed them; `certs client` makes one for a user.
+    """Show a stack's certificates: their names, how long they are good, who signed them; `certs client` makes one for a user, `certs revoke` takes it back.
 
     Example: stackctl certs
     """
@@ -135,3 +136,23 @@ def client(
     else:
         for key, value in found.items():
             show.line(f"{key:<12} {value}")
+
+
+def revoke(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Whose certificates are taken back.")],
+    file: File = None,
+    name: Name = None,
+    json: Json = False,
+) -> None:
+    """Take back every certificate that a user has been given: it is no login any more. `certs client` makes a new one.
+
+    Example: stackctl certs revoke alice@example.test
+    """
+    from stackctl import live, running
+
+    serials = live.certificate_revoke(running.named(name, file), address)
+    if json:
+        show.as_json({"address": address, "revoked": serials})
+    else:
+        for serial in serials:
+            show.line(f"revoked {serial}")

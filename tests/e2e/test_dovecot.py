@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import NAME
-from program import Program, docker
+from program import Program, docker, until
 
 from stackctl import ca, engine, report, scenario, scenarios
 from stackctl.clients.imap import Imap
@@ -323,6 +323,47 @@ def test_a_certificate_is_a_login_at_courier_too(here: Program, endpoints: dict[
         assert all(said.startswith("NO Login failed") for said in pool.map(answer, refused))
     with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):  # another CA's: there is no session at all
         answer((((str(other),) * 2), ALICE))
+
+
+@pytest.mark.feature("D4")
+@pytest.mark.parametrize("store", ["sdbox", "old-sdbox", "courier"])
+def test_a_certificate_that_was_taken_back_is_no_login(here: Program, endpoints: dict[str, Any], store: str) -> None:
+    who, other = f"lost-{store}@inbox.example.test", f"kept-{store}@inbox.example.test"
+
+    def made(whose: str) -> tuple[str, str]:
+        found = here("certs", "client", whose, "--json").json
+        pair = tuple(Path(found[what]).with_name(f"{os.urandom(4).hex()}.pem") for what in ("certificate", "key"))
+        for what, path in zip(("certificate", "key"), pair, strict=True):
+            path.write_bytes(Path(found[what]).read_bytes())
+        return str(pair[0]), str(pair[1])
+
+    first, second, others = made(who), made(who), made(other)
+    for shown in (first, second):
+        assert login(endpoints, store, shown, who).startswith("OK")
+    gone = here("certs", "revoke", who, "--json").json
+    assert gone["address"] == who and len(gone["revoked"]) == 2
+
+    def refused() -> bool:
+        try:
+            return login(endpoints, store, first, who).startswith("NO")
+        except (AssertionError, OSError):  # met by the reload
+            return False
+
+    until(refused, 10, "the list of revoked certificates")
+    for shown in (first, second):
+        for listener in ("imaps", "pop3s"):
+            assert not login(endpoints, store, shown, who, listener=listener).startswith(("OK", "+OK"))
+    assert login(endpoints, store, others, other).startswith("OK")
+    assert login(endpoints, store, made(who), who).startswith("OK"), "a new one is none of those"
+    assert login(endpoints, store, None, f"\0{who}\0{endpoints['disposable']['password']}", "PLAIN").startswith("OK")
+
+
+@pytest.mark.feature("A3")
+def test_who_has_no_certificate_has_none_to_take_back(here: Program) -> None:
+    here("certs", "client", "twice@inbox.example.test")
+    here("certs", "revoke", "twice@inbox.example.test")
+    for who in ("twice@inbox.example.test", "nobody@example.test"):
+        assert "has no certificate" in here("certs", "revoke", who, code=2).err
 
 
 @pytest.mark.feature("D4")
