@@ -162,7 +162,7 @@ def verifiers(
 
 def _compiled() -> Path:
     """Where compiled templates are kept, for every stack."""
-    folder = state.root() / ".templates"
+    folder = state.cache() / "templates"
     with contextlib.suppress(OSError):  # whoever has to write there says so
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder

@@ -129,6 +129,11 @@ def root() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "stackctl"
 
 
+def cache() -> Path:
+    """Where that is kept which can be made again: $XDG_CACHE_HOME/stackctl, else ~/.cache/stackctl."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stackctl"
+
+
 def folder(name: str) -> Path:
     """The folder of one stack. Raises UsageError for a name that no stack can have."""
     if not NAME.fullmatch(name):
