@@ -135,6 +135,9 @@ class Enclosed(Checks):
             self.bad((*place, "username"), f"{name}: a username with ':' or a space at an end cannot be handed on", "")
         if password and password != password.rstrip():
             self.bad((*place, "password_file" if hop.password_file else "password"), f"{name}: the password ends with a space, which would be lost", "choose another")
+        if password and self.mta and "next-hop-passwords-with-spaces" not in self.mta.provides and re.search(r"\s", password + (hop.username or "")):
+            where = (*place, "password_file" if hop.password_file else "password")
+            self.bad(where, f"{name}: {self.mta.family} takes no login with a space in it", "choose another, or another MTA")
         if hop.username and hop.tls in ("none", "may"):
             self.bad((*place, "tls"), f"{name}: with tls: {hop.tls} the password would go out in clear", "`tls: encrypt` or `tls: verify`")
         certificates = None

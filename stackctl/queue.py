@@ -29,7 +29,7 @@ from stackctl.render import INTERNAL
 ALL = "ALL"
 HOLD = "hold"  # the name of the queue in which messages are that wait for a release
 Action = Literal["hold", "release", "requeue", "delete"]
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{4,31}")  # some MTAs have "-" between the parts; none at the start, where a program could take it for an option
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{4,31}")  # some MTAs have "-" or "." between the parts; none at the start, where a program could take it for an option
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _is_due(action: Action, one: Message) -> bool:
 def _chosen(known: state.State, ids: Sequence[str]) -> list[Message]:
     """The messages of these ids, each once. Raises UsageError unless all of them are in the queue."""
     if malformed := [one for one in ids if not _ID.fullmatch(one)]:
-        hint = "ALL stands alone" if ALL in (one.upper() for one in malformed) else "an id is letters, digits and '-'; `stackctl queue list` shows them"
+        hint = "ALL stands alone" if ALL in (one.upper() for one in malformed) else "an id is letters, digits, '-' and '.'; `stackctl queue list` shows them"
         raise UsageError(f"no queue id: {', '.join(map(repr, malformed))}", hint)
     here = {one.queue_id: one for one in messages(known)}
     if unknown := [one for one in ids if one not in here]:

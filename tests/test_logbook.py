@@ -18,7 +18,17 @@ from stackctl.render import INTERNAL
 pytestmark = pytest.mark.feature("B9")
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RULES = logbook.rules(
-    {"mta": "postfix", "exim": "exim", "dovecot": "dovecot", "old": "dovecot-2.3", "courier": "courier", "table": "postgres", "tree": "openldap", "file": "sqlite"}
+    {
+        "mta": "postfix",
+        "exim": "exim",
+        "courier-mta": "courier-mta",
+        "dovecot": "dovecot",
+        "old": "dovecot-2.3",
+        "courier": "courier",
+        "table": "postgres",
+        "tree": "openldap",
+        "file": "sqlite",
+    }
 )
 
 # service, severity, problem, a line as the server wrote it
@@ -63,6 +73,20 @@ SEEN = [
     ),
     ("exim", "info", True, "2026-11-25 02:08:00.133 [136] plain authenticator failed for (client.invalid) [192.168.176.1]: 535 Incorrect authentication data (set_id=x)"),
     ("exim", "crit", True, "2026-11-25 02:08:00.133 [136] Exim configuration error in line 84 of /etc/exim4/exim4.conf:"),
+    ("courier-mta", "debug", False, "DEBUG: courierd: completed,id=00000000001DA37F.000000006B0EF0D9.00000050"),
+    (
+        "courier-mta",
+        "info",
+        True,
+        "INFO: courierlocal: id=00000000001DA37F.000000006B0EF0D9.00000050,from=<a@b.example>,addr=<x@example.test.old.store.internal>,status: deferred",
+    ),
+    (
+        "courier-mta",
+        "info",
+        True,
+        "INFO: courieresmtpd: error,relay=::ffff:192.168.0.1,port=46696,from=<a@b.example>,to=<x@outside.example>: 554 5.7.1 <x>: Relay access denied",
+    ),
+    ("courier-mta", "debug", False, "INFO: courieresmtpd: started,ip=[::ffff:192.168.0.1],port=[46764]"),
     ("dovecot", "info", False, "Nov 24 08:30:15 lmtp(bob@example.test)<18><GVwfDRdLBWsSAAAAdn9kMw>: Info: sieve: msgid=<a@b>: stored mail into mailbox 'INBOX'"),
     ("dovecot", "info", False, "Nov 24 08:30:15 lmtp(bob@example.test)<18><GVwf:R2>: Info: msgid=<Error: Fatal: x@b>: saved mail to INBOX"),
     (
@@ -175,6 +199,45 @@ EXIM = "2026-11-25 02:09:35.178 [43] 1xW2Ry-0000000000g-3kzV "
 def test_a_delivery_ends_in_the_same_words_whatever_sign_a_server_has_for_it(text: str, told: dict[str, str]) -> None:
     (event,) = RULES["exim"].events(Line("2026-11-25T02:09:35.178000000Z", "exim", EXIM + text), ("delivery",))
     assert told.items() <= event.groups.items()
+
+
+COURIER = "INFO: courierlocal: id=00000000001DA37F.000000006B0EF0D9.00000050,from=<a@b.example>,addr="
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        (
+            "delivery",
+            f"{COURIER}<alice@example.test.old.store.internal>,size=594,success: Message delivered.",
+            {"status": "sent", "recipient": "alice@example.test.old.store.internal"},
+        ),
+        ("delivery", f"{COURIER}<alice@example.test.old.store.internal>,status: deferred", {"status": "deferred"}),
+        ("delivery", f"{COURIER.replace('local', 'esmtp')}<nobody@b.test>,status: failure", {"status": "bounced", "recipient": "nobody@b.test"}),
+        (
+            "accepted",
+            "INFO: submit: id=000000006B0EF0D9.00000050,from=<a@b.example>,size=261,message-id=<m@x>,client=[::ffff:10.0.0.1],auth=a@b.example,tls=TLS1.3,256bits,X",
+            {"client": "::ffff:10.0.0.1", "login": "a@b.example"},
+        ),
+        ("queued", "INFO: submit: id=000000006B0EF0D9.00000050,from=<>,size=2474,message-id=<>", {"sender": "", "size": "2474"}),
+        ("removed", "INFO: courierd: completed,id=00000000001DA37F.000000006B0EF0D9.00000050", {}),
+        (
+            "rejected",
+            "INFO: courieresmtpd: error,relay=::ffff:10.0.0.1,port=1,from=<a@b.example>,to=<x@o.example>: 554 5.7.1 <x@o.example>: Relay access denied",
+            {"recipient": "x@o.example", "reason": "554 5.7.1 <x@o.example>: Relay access denied"},
+        ),
+        (
+            "rejected",
+            'INFO: courieresmtpd: error,relay=::ffff:10.0.0.1,port=1,msg="535 Authentication failed.",cmd: AUTH PLAIN *** alice@example.test',
+            {"reason": "535 Authentication failed."},
+        ),
+    ],
+)
+def test_couriers_lines_are_those_of_a_messages_way(kind: str, text: str, told: dict[str, str]) -> None:
+    (event,) = RULES["courier-mta"].events(Line("2026-11-25T02:09:35.178000000Z", "courier-mta", text), (kind,))
+    assert told.items() <= event.groups.items()
+    assert event.groups.get("id", "000000006B0EF0D9.00000050") == "000000006B0EF0D9.00000050"
+    assert not list(RULES["courier-mta"].events(Line("2026-11-25T02:09:35.178000000Z", "courier-mta", f"{COURIER}<x@y>: 450 4.4.1 down"), ("delivery",)))
 
 
 @pytest.mark.parametrize(
