@@ -84,12 +84,13 @@ class ConfigFile(_Frozen):
 
 
 class FilterPlaces(_Frozen):
-    """Where the scripts of a filter language go, below /etc/stackctl. `user` holds {address}; `default` is for those without their own."""
+    """Where the scripts of a filter language go, below /etc/stackctl. `user` holds {address}; `default` is for those without their own. "" where it has no such."""
 
-    user: str
-    before: str
+    user: str = ""
+    before: str = ""
     default: str | None = None
     owner: str = "0:0"
+    on_change: Literal["restart", "live"] = "live"
     ways: tuple[str, ...] = Field((), description="The deliveries of a store whose filters this server runs; () for its own mailboxes, by any way")
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from stackctl import addresses
 from stackctl.crosschecks import Checks
-from stackctl.model import CommonFilters, Filters, HostUser, LoginHost, NextHop, Stack, User, alias_target
+from stackctl.model import CommonFilters, HostUser, LoginHost, NextHop, Scripts, Stack, User, alias_target
 from stackctl.problems import Place, Report, shown
 from stackctl.tree import MAX_OCTETS, Mapping
 from stackctl.validate import CONTROL
@@ -86,7 +86,7 @@ class Enclosed(Checks):
             for number, user in enumerate(users)
         )
 
-    def scripts(self, filters: Filters, folder: Path, place: Place) -> dict[str, str | None]:
+    def scripts(self, filters: Scripts, folder: Path, place: Place) -> dict[str, str | None]:
         named = {key: name for key in type(filters).model_fields if (name := getattr(filters, key)) is not None}
         return {key: self.text(folder / name, key, (*place, key)) for key, name in named.items()}
 

@@ -231,21 +231,28 @@ class Store(Frozen):
     settings: Settings = Field(default_factory=dict, description="Native settings handed through, by configuration file: `dovecot_conf: {…}`, `imapd: {…}`.")
 
 
-class Filters(Frozen):
-    """Scripts that file, forward or drop a person's mail, each in its own language. `load` puts the text of a file in its name's place."""
+class Scripts(Frozen):
+    """Scripts that file, forward or drop mail, each in its own language. `load` puts the text of a file in its name's place."""
 
     sieve: Text | None = Field(None, description="A Sieve script (RFC 5228), until the person puts another in its place by ManageSieve; a file beside stack.yaml.")
     procmail: Text | None = Field(None, description="Recipes as in ~/.procmailrc, for stores with `delivery: procmail`; a file beside stack.yaml.")
     maildrop: Text | None = Field(None, description="Instructions as in ~/.mailfilter, for stores with `delivery: maildrop` or `smtp`; a file beside stack.yaml.")
 
 
-class CommonFilters(Filters):
+class Filters(Scripts):
+    """A person's scripts."""
+
+    instructions: Text | None = Field(None, description="Delivery instructions as in ~/.courier, for stores with `delivery: smtp`; a file beside stack.yaml.")
+
+
+class CommonFilters(Scripts):
     """Scripts for everybody."""
 
     sieve_before: Text | None = Field(None, description="A Sieve script that runs before everybody's own; a file beside stack.yaml.")
     sieve: Text | None = Field(None, description="The Sieve script of those who have none of their own; a file beside stack.yaml.")
     procmail: Text | None = Field(None, description="Recipes that run before everybody's own, as in /etc/procmailrc; a file beside stack.yaml.")
     maildrop: Text | None = Field(None, description="Instructions that run before everybody's own, as in /etc/maildroprc; a file beside stack.yaml.")
+    perl: Text | None = Field(None, description="Perl that judges each message, courierperlfilter(8), for stores with `delivery: smtp`; a file beside stack.yaml.")
 
 
 class Quota(Frozen):

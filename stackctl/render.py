@@ -440,11 +440,12 @@ def _filters(stack: Stack, service: Service) -> Files:
     for language, places in service.backend.filters.items():
         if places.ways and not ways.intersection(places.ways):
             continue
-        texts = {places.before: getattr(stack.filters, "sieve_before" if language == "sieve" else language)}
+        texts = {places.before: getattr(stack.filters, "sieve_before" if language == "sieve" else language)} if places.before else {}
         if places.default:
             texts[places.default] = getattr(stack.filters, language)
-        texts |= {places.user.format(address=user.address): getattr(user.filters, language) for user in stack.users}
-        found |= {path: File(text.encode(), 0o644, _owner(places.owner), "live") for path, text in texts.items() if text is not None}
+        if places.user:
+            texts |= {places.user.format(address=user.address): getattr(user.filters, language) for user in stack.users}
+        found |= {path: File(text.encode(), 0o644, _owner(places.owner), places.on_change) for path, text in texts.items() if text is not None}
     return found
 
 

@@ -1,4 +1,5 @@
-"""Mailing lists as people use them: joining, writing and leaving by mail, on a real MTA and a real list manager."""
+"""Mailing lists as people use them: joining, writing and leaving by mail, on a real MTA and a real list manager. And what else that MTA does with mail: the .courier
+files of people, and the filter of its administrator."""
 
 from __future__ import annotations
 
@@ -27,9 +28,28 @@ FOLDER = "/var/lib/courier/lists"
 ALICE, BOB, CAROL, GONE = "alice@example.test", "bob@example.test", "carol@example.test", "gone@example.test"
 TEAM, NEWS = "team@example.test", "team-news@example.test"  # the second looks like an address for a command of the first
 BOARD = "board@example.test"
+DOT = "dot@example.test"  # has delivery instructions of its own
+DOT_COURIER = f"""\
+# a copy, a program, a folder
+&{BOB}
+| sed -n 's/^Subject: //p' >>piped
+./Maildir/.Filed
+"""
+JUDGE = r"""
+use IO::File;
+my $socket = IO::File->new("+<&" . shift @ARGV) or die $!;
+chomp(my $message = <$socket>);
+while (my $line = <$socket>) { last if $line eq "\n" } # what else it is told: files with the recipients
+my $said = "200 Ok";
+my $in = IO::File->new($message) or die $!;
+while (<$in>) { $said = "550 5.7.1 Forbidden words." if /^Subject:.*forbidden/i }
+print $socket "$said\n";
+$socket->close;
+"""
 FILE = f"""\
 stores: [{{backend: dovecot}}, {{name: second, backend: courier, delivery: smtp}}]
-users: [{{address: {ALICE}}}, {{address: {BOB}}}, {{address: {CAROL}}}, {{address: {GONE}}}]
+users: [{{address: {ALICE}}}, {{address: {BOB}}}, {{address: {CAROL}}}, {{address: {GONE}}}, {{address: {DOT}, filters: {{instructions: dot.courier}}}}]
+filters: {{perl: judge.pl}}
 lists:
   {TEAM}: {{owner: {ALICE}, subscribers: [{ALICE}, {BOB}, {GONE}]}}
   {NEWS}: {{owner: {ALICE}, subscribers: [{BOB}], post: all}}
@@ -82,7 +102,10 @@ class People:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    with Program.started(tmp_path_factory.mktemp("lists"), STACK, FILE) as program:
+    folder = tmp_path_factory.mktemp("lists")
+    for name, text in (("dot.courier", DOT_COURIER), ("judge.pl", JUDGE)):
+        Program.below(folder, STACK).write(text, name)
+    with Program.started(folder, STACK, FILE) as program:
         yield program
 
 
@@ -208,13 +231,96 @@ def test_who_cannot_be_reached_is_asked_and_removed(program: Program, people: Pe
     until(lambda: GONE not in subscribers(TEAM), 30, "the end of a subscription")
 
 
+# --- .courier files, and the filter of the MTA
+
+
+def dots(people: People) -> Imap:
+    """A session of DOT in the store that has .courier files, not yet logged in."""
+    return Imap(Where.of(people.found, "second", "imaps"))
+
+
+def password(people: People) -> str:
+    return str(next(one["password"] for one in people.found["accounts"] if one["address"] == DOT))
+
+
+def make(people: People, *folders: str) -> None:
+    with dots(people) as imap:
+        imap.login(DOT, password(people))
+        for folder in folders:
+            imap.create(folder)
+
+
+def where(people: People, subject: str) -> list[str]:
+    """The folders of DOT in which there is a message with this subject."""
+    with dots(people) as imap:
+        imap.login(DOT, password(people))
+        found = []
+        for _, _, folder in imap.library.list_folders():
+            imap.select(folder, readonly=True)
+            found += [folder] * len(imap.uids("SUBJECT", subject))
+        return found
+
+
+HOME = "/var/vmail/example.test/dot"
+
+
+def test_a_courier_file_says_where_a_message_goes(people: People) -> None:
+    make(people, "INBOX.Filed")
+    subject = people.send(ALICE, DOT)
+    assert until(lambda: where(people, subject), 30, "the folder") == ["INBOX.Filed"]
+    assert people.take(BOB, "SUBJECT", subject)["From"] == ALICE
+    assert people.take(DOT, "SUBJECT", subject)["From"] == ALICE, "the other store knows no such files"
+    assert docker("exec", CONTAINER, "cat", f"{HOME}/piped").splitlines() == [subject]
+
+
+def test_a_sub_address_has_a_courier_file_of_its_own(people: People) -> None:
+    """dot-courier(5): `.courier-EXT`, else `.courier-default`; without either of the person's own, mail goes where that without a detail goes by default."""
+    plain = people.send(ALICE, "dot+any.thing@example.test")
+    assert until(lambda: where(people, plain), 30, "the mailbox") == ["INBOX"]
+    make(people, "INBOX.Rest", "INBOX.News")
+    own = "rm .courier-default; echo ./Maildir/.Rest >.courier-default; echo ./Maildir/.News >.courier-news"
+    docker("exec", "-u", "vmail", "-w", HOME, CONTAINER, "sh", "-c", own)
+    for to, folder in (("dot+NEWS@example.test", "INBOX.News"), ("dot+other@example.test", "INBOX.Rest"), (DOT, "INBOX.Filed")):
+        subject = people.send(ALICE, to)
+        assert until(lambda subject=subject: where(people, subject), 30, to) == [folder]  # type: ignore[misc]
+    fresh = people.send(ALICE, "fresh+detail@inbox.example.test")
+    people.take("fresh@inbox.example.test", "SUBJECT", fresh, store="second")
+
+
+def test_a_program_that_fails_sends_the_message_back(people: People) -> None:
+    """Exit code 67 is EX_NOUSER of sysexits.h."""
+    docker("exec", "-u", "vmail", "-w", HOME, CONTAINER, "sh", "-c", "echo '| echo Nobody of this name.; exit 67' >.courier-gone")
+    subject = people.send(CAROL, "dot+gone@example.test")
+    assert people.take(CAROL, "BODY", "Nobody of this name.").get_content_type() == "multipart/report"
+    assert where(people, subject) == []
+
+
+def test_the_filter_of_the_mta_judges_each_message(people: People) -> None:
+    good, bad = people.send(CAROL, ALICE), people.send(CAROL, ALICE, f"forbidden {os.urandom(6).hex()}")
+    people.take(ALICE, "SUBJECT", good, store="second")
+    people.take(ALICE, "SUBJECT", bad)  # the other store has no such filter
+    assert "550" in people.take(CAROL, "BODY", "Forbidden words.").as_string()
+    assert not people.look(ALICE, "SUBJECT", bad, store="second")
+
+
+def test_a_fault_of_the_filter_is_told_with_its_line(program: Program) -> None:
+    program.write("my $good = 1;\nmy $bad = ;\n1;\n", "judge.pl")
+    try:
+        assert "/etc/stackctl/perlfilter.pl line 2" in (said := program("check", code=1).out), said
+    finally:
+        program.write(JUDGE, "judge.pl")
+
+
 def test_subscribers_change_in_stack_yaml_and_by_mail(program: Program, people: People) -> None:
     joined, named = "erin@inbox.example.test", "named@inbox.example.test"
     people.confirm(joined, "subscribe", "succesfully confirmed")
     people.confirm(BOB, "unsubscribe", "succesfully processed")
     before = subscribers(TEAM)
     program("down")
-    program.write(FILE.replace(f"subscribers: [{ALICE}, {BOB}, {GONE}]", f"subscribers: [{BOB}, {named}]").replace(f", {{address: {GONE}}}", ""))
+    after = FILE.replace(f"subscribers: [{ALICE}, {BOB}, {GONE}]", f"subscribers: [{BOB}, {named}]").replace(f", {{address: {GONE}}}", "")
+    program.write(after.replace(", filters: {instructions: dot.courier}", ""))
     program("up")
+    subject = people.send(BOB, DOT)
+    assert until(lambda: where(people, subject), 30, "the mailbox") == ["INBOX"], "its .courier file is gone, too"
     assert {ALICE, joined} <= before and BOB not in before
     assert subscribers(TEAM) == before - {ALICE} | {named}
