@@ -16,7 +16,7 @@ from imaplib import IMAP4
 from pathlib import Path
 from smtplib import SMTPException
 
-from bench import accounts, contents, fixture, live, logs, mail, moving, size, start
+from bench import accounts, contents, fixture, flakes, live, logs, mail, moving, size, start
 from bench.figures import Figure, table
 from bench.stacks import Bench
 from stackctl.backends import all_backends
@@ -41,6 +41,7 @@ def measures() -> dict[str, Measure]:
         "logs": logs.logs,
         "migrate": moving.migrate,
         "fixture": fixture.fixture,
+        "flakes": flakes.flakes,
         "memory": size.memory,
         "disk": size.disk,
     }

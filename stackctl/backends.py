@@ -153,6 +153,7 @@ class Backend(_Frozen):
     system_users: tuple[str, ...] = Field((), description="The accounts of the system itself, which no person can have (role host)")
     mechanisms: dict[str, Mechanism] = Field(default_factory=dict, description="The SASL mechanisms that stack.yaml can choose (mta, store)")
     mechanism_reasons: dict[str, str] = Field(default_factory=dict, description="Why others, that such a server has or had, cannot be chosen")
+    speaks_old_tls: bool = Field(False, description="Whether its templates limit TLS to versions 1.0 and 1.1, where the stack's certificate_fault is old-tls")
     greetings: tuple[str, ...] = Field((), description="The protocols whose greeting can be set")
     delivers: tuple[str, ...] = Field((), description="Ways that it can deliver (role mta)")
     keeps_quotas: dict[str, tuple[str, ...]] = Field(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from stackctl import command, inventory
 from stackctl.errors import EngineError, PortTaken
 from stackctl.inventory import Container, Refused, client, translated
-from stackctl.labels import LABEL, PEER, config_volume, project_name, volume_name
+from stackctl.labels import FILES, LABEL, PEER, config_volume, project_name, volume_name
 
 if TYPE_CHECKING:
 
@@ -88,26 +88,29 @@ def join(stack: str, peer: str, container: str, aliases: Sequence[str]) -> None:
                     client().api.connect_container_to_network(container, row["Id"], aliases=list(aliases))
 
 
-def fill(stack: str, image: str, files: Mapping[str, Files], clear: Callable[[Callable[[], None]], object] = lambda remove: remove()) -> None:
-    """Puts files into the configuration volumes of services: one archive through one container that never starts.
+def fill(stack: str, image: str, services: Sequence[str], files: Mapping[str, Files]) -> None:
+    """Puts files into the configuration volumes of services, as one archive through a container that has those of all `services`, and never starts.
 
-    `clear` is given what removes that container: it may leave that to another thread, and has to see that it ends.
+    It stays until the stack goes: a container for each change would take longer than all else about it.
     """
-    with _undisturbed(), translated():
-        binds = [f"{volume_name(stack, config_volume(service))}:{_HELPER}/{service}" for service in files]
-        api = client().api
-        made = api.create_container(image, entrypoint="true", labels={LABEL: stack}, network_disabled=True, host_config=api.create_host_config(binds=binds))
+    archive = _archive(files)
 
-        def remove() -> None:
-            with translated():
-                api.remove_container(made["Id"], force=True)
+    def put(container: str) -> None:
+        inventory.request("PUT", f"/containers/{container}/archive?path={_HELPER}", archive, "application/x-tar")
 
-        try:
-            api.put_archive(made["Id"], _HELPER, _archive(files))
-        except BaseException:
-            remove()
-            raise
-        clear(remove)
+    with _undisturbed():
+        labels = {LABEL: stack, FILES: " ".join(services)}
+        for one in inventory.containers(stack, FILES):
+            if (one.labels[FILES], one.image) == (labels[FILES], image):
+                try:
+                    return put(one.id)
+                except inventory.Refused:  # say, it is being removed: by another, it seems
+                    pass
+            discard(one.id)
+        binds = [f"{volume_name(stack, config_volume(service))}:{_HELPER}/{service}" for service in services]
+        host = {"Binds": binds, "NetworkMode": "none"}
+        made = inventory.ask(f"/containers/create?name={project_name(stack)}-files", {"Image": image, "Entrypoint": ["true"], "Labels": labels, "HostConfig": host})
+        put(made["Id"])
 
 
 def _archive(files: Mapping[str, Files]) -> bytes:
@@ -133,11 +136,19 @@ def _archive(files: Mapping[str, Files]) -> bytes:
 
 def execute(container: str, argv: Sequence[str], user: str = "") -> tuple[int, str]:
     """Runs a program in a running container; (exit status, both outputs as text)."""
-    with translated():
-        api = client().api
-        made = api.exec_create(container, list(argv), user=user)
-        output = api.exec_start(made["Id"])
-        return api.exec_inspect(made["Id"])["ExitCode"], output.decode("utf-8", "replace")
+    made = inventory.ask(f"/containers/{container}/exec", {"Cmd": list(argv), "User": user, "AttachStdout": True, "AttachStderr": True})["Id"]
+    output = _demultiplexed(inventory.request("POST", f"/exec/{made}/start", b"{}", within=None))
+    return inventory.ask(f"/exec/{made}/json")["ExitCode"], output.decode("utf-8", "replace")
+
+
+def _demultiplexed(stream: bytes) -> bytes:
+    """What is in the frames of a stream of two outputs: eight octets, of which the last four are the length of what follows (Engine API, attach)."""
+    parts, at = [], 0
+    while at < len(stream):
+        end = at + 8 + int.from_bytes(stream[at + 4 : at + 8], "big")
+        parts.append(stream[at + 8 : end])
+        at = end
+    return b"".join(parts)
 
 
 def try_out(image: str, files: Files, argv: Sequence[str], stack: str) -> tuple[int, str]:

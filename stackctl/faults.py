@@ -6,13 +6,14 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 
-from stackctl import ca, images, lines, live, running, state
+from stackctl import ca, images, lines, live, render, running, state
 from stackctl.backends import find
 from stackctl.errors import UsageError
 from stackctl.model import STATUSES, Fault, Stack, address, domain
 from stackctl.problems import valid
 
 STAGES = ("mail", "rcpt", "data", "end", "delivery")
+OLD_TLS = "old-tls"  # in the place of what is wrong with a certificate
 GREETING, LOGINS = "greeting", "logins"  # in the place of an address: what meets every client
 _LONGEST = 60  # seconds of a delay: clients give up after five minutes
 _TEXT = 200  # octets of a reply's text, in a line of 512
@@ -108,13 +109,16 @@ def _added(known: state.State, made: Fault) -> Fault:
 
 
 def put_certificate(known: state.State, fault: str) -> None:
-    """Has every server show a certificate that no client may accept (ca.FAULTS), from the next connection on. `up` ends that, for it proves the contrary.
+    """Has every server show a certificate that no client may accept (ca.FAULTS), or speak TLS 1.0 and 1.1 alone (OLD_TLS), from the next connection on.
 
-    Raises UsageError for a fault that is none.
+    `up` ends that, for it proves the contrary. Raises UsageError for a fault that is none, and where a server has no means for it.
     """
-    if fault not in ca.FAULTS:
-        raise UsageError(f"'{fault}' is no fault of a certificate", f"faults are {', '.join(ca.FAULTS)}")
-    with live.changing(known):
+    if fault not in (*ca.FAULTS, OLD_TLS):
+        raise UsageError(f"'{fault}' is no fault of a certificate", f"faults are {', '.join((*ca.FAULTS, OLD_TLS))}")
+    with live.changing(known) as change:
+        unable = [one.name for one in render.services(change.stack) if one.role in ("mta", "store") and not one.backend.speaks_old_tls]
+        if fault == OLD_TLS and unable:
+            raise UsageError(f"{', '.join(unable)} of the stack {known.name} cannot speak old versions of TLS alone", "`expired`, say, works with every server")
         known.certificate_fault = fault
         shutil.rmtree(state.folder(known.name) / "faulty", ignore_errors=True)
 

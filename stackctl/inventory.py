@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "unix:///var/run/docker.sock"
 _ANSWER_WITHIN = 120.0  # seconds: an engine that removes much at once may keep silent for long
-_JSON = {"Content-Type": "application/json"}
+_JSON = "application/json"
 _NEXT = "`stackctl doctor` says what is missing, `stackctl doctor --fix` sets it up"
 
 
@@ -136,35 +136,44 @@ def ask(path: str, body: Mapping[str, Any] | None = None, **filters: str) -> Any
     """
     if filters:
         path += f"{'&' if '?' in path else '?'}filters={quote(json.dumps({key: [value] for key, value in filters.items()}))}"
-    sent = b"" if body is None else json.dumps(body).encode()
+    return json.loads(request("GET", path) if body is None else request("POST", path, json.dumps(body).encode()))
+
+
+def request(method: str, path: str, body: bytes = b"", kind: str = _JSON, within: float | None = _ANSWER_WITHIN) -> bytes:
+    """What the engine answers to one request with a body of this kind, as it comes; `within`: None for what takes as long as it takes. Raises as `ask` does."""
     if (host := _place()[0]).startswith("unix://"):
-        status, answer = _answer(host.removeprefix("unix://"), path, sent)
+        status, answer = _answer(host.removeprefix("unix://"), method, path, body, kind, within)
     else:
         with translated():
             api = client().api
-            came = api.request("POST" if sent else "GET", f"{api.base_url}{path}", data=sent, headers=_JSON, timeout=_ANSWER_WITHIN)
+            came = api.request(method, f"{api.base_url}{path}", data=body, headers={"Content-Type": kind}, timeout=within)
             status, answer = came.status_code, came.content
-    found = json.loads(answer)
     if status not in (200, 201):
-        raise _refused(found.get("message", answer.decode("utf-8", "replace")))
-    return found
+        try:
+            words = json.loads(answer)["message"]
+        except (ValueError, LookupError, TypeError):
+            words = answer.decode("utf-8", "replace")
+        raise _refused(words)
+    return answer
 
 
-def _answer(place: str, path: str, body: bytes) -> tuple[int, bytes]:
+def _answer(place: str, method: str, path: str, body: bytes, kind: str, within: float | None) -> tuple[int, bytes]:
     """Status and body of what the engine behind a socket answers: in the manner of HTTP/1.0, with which it ends the connection after it."""
-    head = f"{'POST' if body else 'GET'} {path} HTTP/1.0\r\nHost: engine\r\n"
+    head = f"{method} {path} HTTP/1.0\r\nHost: engine\r\n"
     if body:
-        head += "".join(f"{name}: {value}\r\n" for name, value in {**_JSON, "Content-Length": len(body)}.items())
+        head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
     chunks = []
     try:
         with socket.socket(socket.AF_UNIX) as asked:
-            asked.settimeout(_ANSWER_WITHIN)
+            asked.settimeout(within)
             asked.connect(place)
-            asked.sendall(f"{head}\r\n".encode() + body)
+            with contextlib.suppress(BrokenPipeError):  # it has read enough of an archive, or refuses it: its answer says which
+                asked.sendall(f"{head}\r\n".encode() + body)
             while chunk := asked.recv(1 << 16):
                 chunks.append(chunk)
     except OSError as why:
-        raise EngineError(f"no container engine answers at {place}: {why}", _NEXT) from why
+        if not (chunks and isinstance(why, ConnectionResetError)):  # so it ends a connection of which it has not read everything
+            raise EngineError(f"no container engine answers at {place}: {why}", _NEXT) from why
     said, _, answer = b"".join(chunks).partition(b"\r\n\r\n")
     words = said.split(maxsplit=2)
     if len(words) < 2 or not words[1].isdigit():

@@ -6,6 +6,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")  # of a stack or a serv
 LABEL = "org.stackctl.stack"
 SERVICE = "org.stackctl.service"
 LINE = "org.stackctl.line"  # of a container: the listener to which it is a bad line
+FILES = "org.stackctl.files"  # of the container that never runs, through which files come into volumes: the services whose volumes it has
 IMAGE = "org.stackctl.image"  # of an image: stackctl has built it
 PEER = "org.stackctl.peer"  # of a network: the other stack that it is meant for
 NETWORK = "mail"  # by its name in the project

@@ -548,7 +548,7 @@ class Stack(Frozen):
 
     @property
     def certificate_fault(self) -> str:
-        """What is wrong with every certificate on purpose, one of ca.FAULTS; "" for nothing."""
+        """What is wrong with every certificate on purpose, one of ca.FAULTS; old-tls where it is the versions of TLS that are; "" for nothing."""
         return self._certificate_fault
 
     def failing(self, faults: tuple[Fault, ...], certificate: str) -> Stack:

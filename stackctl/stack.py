@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -219,7 +219,7 @@ def _certificates(stack: Stack, known: state.State) -> tuple[ca.Authority, ca.Pa
             shutil.rmtree(other)
     times = [certificate.validity(one.certificate) for one in (main, *named.values())]
     known.certificate = [max(begin for begin, _ in times), min(end for _, end in times)]
-    if known.certificate_fault:
+    if known.certificate_fault in ca.FAULTS:
         main = _faulty(stack, known, authority, now)
         named = dict.fromkeys(named, main)
     return authority, main, {name: one.key + one.certificate for name, one in named.items()}
@@ -319,14 +319,12 @@ def _renew(plan: Plan, before: Mapping[str, Mapping[str, str]], existing: Mappin
     """
     known, refused = done.state, []
     for service in plan.services:
-        if service.name in existing and existing[service.name].id == known.containers[service.name]:
-            changed = {path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
-            if changed:
-                try:
-                    with done.step(f"{service.name} takes new files", ", ".join(sorted(changed))):
-                        _apply(service, known, before, {plan.files[service.name][path].on_change for path in changed})
-                except EngineError as why:
-                    refused.append(why)
+        if service.name in existing and existing[service.name].id == known.containers[service.name] and (changed := _changed(plan, service, before)):
+            try:
+                with done.step(f"{service.name} takes new files", ", ".join(changed)):
+                    _apply(plan, service, known, before)
+            except EngineError as why:
+                refused.append(why)
     if refused:
         raise EngineError("\n".join(map(str, refused)), refused[0].hint)
 
@@ -335,13 +333,9 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
     """Hands changed accounts of a running stack to its servers, without a restart; `stack` is what its file says."""
     plan = _plan(stack, known)
     known.endpoints["accounts"] = [{"address": user.address, "password": None} for user in plan.stack.users]
-    with ThreadPoolExecutor(len(plan.services) + 1) as pool:
-        jobs: list[Future[None]] = []
-        before = _push(plan, known, inventory.volumes(stack.name), lambda remove: jobs.append(pool.submit(remove)))
-        for service in plan.services:
-            kinds = {file.on_change for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest}
-            if kinds:
-                jobs.append(pool.submit(_apply, service, known, before, kinds))
+    before = _push(plan, known, inventory.volumes(stack.name))
+    with ThreadPoolExecutor(len(plan.services)) as pool:
+        jobs = [pool.submit(_apply, plan, service, known, before) for service in plan.services]
         for job in jobs:
             job.result()
     if directory.there_is(known):
@@ -349,7 +343,7 @@ def apply_accounts(stack: Stack, known: state.State) -> None:
     state.save(known)
 
 
-def _push(plan: Plan, known: state.State, volumes: Sequence[str], clear: Callable[[Callable[[], None]], object] = lambda remove: remove()) -> dict[str, dict[str, str]]:
+def _push(plan: Plan, known: state.State, volumes: Sequence[str]) -> dict[str, dict[str, str]]:
     """Makes missing volumes and puts into the configuration volumes what is not in them yet; the digests of what was in them."""
     stack, before = plan.stack, {service: dict(files) for service, files in known.pushed.items()}
     wanted = compose.volumes(stack, plan.services)
@@ -365,7 +359,7 @@ def _push(plan: Plan, known: state.State, volumes: Sequence[str], clear: Callabl
         if new:
             changes[service.name] = new
     if changes:
-        engine.fill(stack.name, known.images[plan.services[0].backend.name], changes, clear)
+        engine.fill(stack.name, known.images[plan.services[0].backend.name], [service.name for service in plan.services], changes)
     now = {service.name: {path: file.digest for path, file in plan.files[service.name].items()} for service in plan.services}
     known.pushed = {service: {path: digest for path, digest in files.items() if before.get(service, {}).get(path) == digest} for service, files in now.items()}
     state.save(known)  # what is new counts once the servers have taken it: after an interrupt before that, the next command hands it over again
@@ -373,11 +367,18 @@ def _push(plan: Plan, known: state.State, volumes: Sequence[str], clear: Callabl
     return before
 
 
-def _apply(service: Service, known: state.State, before: Mapping[str, Mapping[str, str]], kinds: set[render.OnChange]) -> None:
-    """Has a running server take new files. `before` is what it had: where it fails, the next command tries again."""
-    verbs = [verb for kind, verb in (("accounts", "accounts-changed"), ("reload", "reload")) if kind in kinds]
-    for verb in verbs:
-        status, output = engine.execute(known.containers[service.name], [f"{VERBS}/{verb}"])
+def _changed(plan: Plan, service: Service, before: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The paths of a service's files that are not as they were."""
+    return sorted(path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest)
+
+
+def _apply(plan: Plan, service: Service, known: state.State, before: Mapping[str, Mapping[str, str]]) -> None:
+    """Has a running server take its new files. `before` is what it had: where it fails, the next command tries again."""
+    paths = _changed(plan, service, before)
+    accounts, others = ([path for path in paths if plan.files[service.name][path].on_change == kind] for kind in ("accounts", "reload"))
+    verbs = [*([["accounts-changed", *accounts]] if accounts else []), *([["reload"]] if others else [])]
+    for verb, *named in verbs:
+        status, output = engine.execute(known.containers[service.name], [f"{VERBS}/{verb}", *named])
         if status != 0:
             now = known.pushed[service.name]  # the refused files are in the volume all the same: whatever comes next replaces them
             known.pushed[service.name] = {path: digest for path, digest in before.get(service.name, {}).items() if now.get(path) == digest}

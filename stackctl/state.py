@@ -70,7 +70,7 @@ class State:
     issued: dict[str, str] = field(default_factory=dict)  # certificates of clients: serial number, in hexadecimal digits -> address
     revoked: dict[str, str] = field(default_factory=dict)  # those that were taken back: serial number -> since when, ISO 8601
     lines: list[dict[str, Any]] = field(default_factory=list)  # bad lines on purpose: the fields of lines.Line
-    certificate_fault: str = ""  # one of ca.FAULTS: the servers show a certificate that no client may accept
+    certificate_fault: str = ""  # one of ca.FAULTS, or faults.OLD_TLS: no client may accept what the servers have for TLS
     ports: dict[str, int] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)  # what is spoken at each of the open listeners, by the keys of `ports`; of those alone that `up` waits for
     pushed: dict[str, dict[str, str]] = field(default_factory=dict)  # service -> path -> digest of what its volume holds

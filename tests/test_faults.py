@@ -27,6 +27,7 @@ from stackctl.clients.imap import Imap
 from stackctl.clients.smtp import Smtp
 from stackctl.clients.where import Where
 from stackctl.errors import StackctlError
+from stackctl.labels import SERVICE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("A8")]
 
@@ -372,7 +373,7 @@ def test_two_starts_at_once_make_one_stack(here: Program) -> None:
         for process in both:
             process.kill()
     assert [one.code for one in ran] == [0, 0], "\n".join(map(str, ran))
-    assert len(containers(NAME, "-a")) == 2
+    assert len(containers(NAME, "-a", "--filter", f"label={SERVICE}")) == 2
     assert sorted(by_service(here).values()) == sorted(containers(NAME))
     here("status")
 

@@ -374,25 +374,31 @@ QUOTA = "users: [{address: alice@example.test, quota: 1M}]\n"
 
 @pytest.mark.feature("B8", "C5")
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        ("stores: [{backend: dovecot}]\n" + QUOTA, []),
-        ("stores: [{backend: courier, delivery: smtp}]\n" + QUOTA, []),
-        ("stores: [{backend: dovecot, delivery: maildir}]\n", []),
-        ("stores: [{backend: courier}]\nmailbox_size_limit: 1M\n", []),
-        ("stores: [{backend: courier}]\nmailbox_size_limit: 1M\naccounts: {backend: sqlite}\n", []),
-        ("stores: [{backend: dovecot, delivery: mbox, mailbox: mbox}, {name: b, backend: dovecot, mailbox: mdbox, delivery: dovecot-lda}]\n" + QUOTA, []),
-        (
-            "stores: [{backend: dovecot, delivery: procmail, mailbox: mbox}]\n" + QUOTA,
-            ["dovecot shows a quota, but mail that comes by procmail is let in over it; `delivery: lmtp` keeps to it"],
-        ),
+        "stores: [{backend: dovecot}]\n" + QUOTA,
+        "stores: [{backend: courier, delivery: smtp}]\n" + QUOTA,
+        "stores: [{backend: dovecot, delivery: maildir}]\n",
+        "stores: [{backend: courier}]\nmailbox_size_limit: 1M\n",
+        "stores: [{backend: courier}]\nmailbox_size_limit: 1M\naccounts: {backend: sqlite}\n",
+        "stores: [{backend: dovecot, delivery: mbox, mailbox: mbox}, {name: b, backend: dovecot, mailbox: mdbox, delivery: dovecot-lda}]\n" + QUOTA,
+        "stores: [{backend: dovecot, delivery: procmail, mailbox: mbox}, {name: b, backend: dovecot, delivery: maildrop, mailbox: mbox}]\n" + QUOTA,
     ],
 )
-def test_a_quota_that_a_delivery_does_not_keep_to_is_told(text: str, said: list[str]) -> None:
+def test_every_way_keeps_to_quotas(text: str) -> None:
     stack = of(text)
-    assert [one for service in render.services(stack) if (one := render.passed_quotas(stack, service))] == said
+    assert not [one for service in render.services(stack) if (one := render.passed_quotas(stack, service))]
     for service in (one for one in render.services(stack) if one.role == "store"):
-        assert ("quota-enforced" in service.provides) == (not said)
+        assert ("quota-enforced" in service.provides) == bool(stack.mailbox_size_limit or stack.users)
+
+
+@pytest.mark.feature("B8", "C5")
+def test_a_quota_that_a_delivery_does_not_keep_to_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "keeps_quotas", lambda *_: False)
+    stack = of("stores: [{backend: dovecot, delivery: procmail, mailbox: mbox}]\n" + QUOTA)
+    (store,) = (one for one in render.services(stack) if one.role == "store")
+    assert render.passed_quotas(stack, store) == "dovecot shows a quota, but mail that comes by procmail is let in over it; `delivery: lmtp` keeps to it"
+    assert "quota-enforced" not in store.provides
 
 
 @pytest.mark.feature("C5")

@@ -118,7 +118,7 @@ def put_logins(file: File = None, name: Name = None, json: Json = False) -> None
 
 
 def put_certificate(
-    fault: Annotated[str, typer.Argument(help="expired, not-yet-valid, wrong-host or unknown-ca.", metavar="FAULT")],
+    fault: Annotated[str, typer.Argument(help="expired, not-yet-valid, wrong-host, unknown-ca, weak-key, or old-tls: TLS 1.0 and 1.1 alone.", metavar="FAULT")],
     file: File = None,
     name: Name = None,
     json: Json = False,
@@ -133,7 +133,7 @@ def put_certificate(
     if json:
         show.as_json({"certificate": fault})
     else:
-        show.line(f"Every server shows a certificate with this fault: {fault}.")
+        show.line(f"Every server {'speaks TLS 1.0 and 1.1 alone' if fault == faults.OLD_TLS else f'shows a certificate with this fault: {fault}'}.")
 
 
 def listed(file: File = None, name: Name = None, json: Json = False) -> None:

@@ -281,7 +281,8 @@ class Served:
                 with pytest.raises(Refused, match=r"451 4\.3\.0"):
                     deliver(found, who, "down")
             deliver(found, "anything@inbox.example.test", "needs no directory")
-            assert "UNAVAILABLE" in refused(found, (asking, ALICE, password), ("mta", ALICE, password))[0]
+            of_store, of_mta = refused(found, (asking, ALICE, password), ("mta", ALICE, password))
+            assert "UNAVAILABLE" in of_store and "454 4.7.0" in of_mta
             assert ALICE in [to["address"] for row in kept("queue", "list", "--json").json for to in row["recipients"]]
         finally:
             docker("start", container(kept))

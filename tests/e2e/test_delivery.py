@@ -183,10 +183,34 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
         yield found
 
 
-@pytest.fixture
-def of_mboxes(tmp_path: Path) -> Iterator[Ways]:
-    """A stack of one store, which alone has the work of many messages."""
-    with started(tmp_path, f"{NAME}-mbox", {"stack.yaml": f"name: {NAME}-mbox\nstores: [{STORES['mbox']}]\n"}) as found:
+MBOXES = ("virtual", "procmail", "maildrop")  # stores, by who writes their mboxes
+OF_MBOXES = {
+    "stack.yaml": f"""
+        name: {NAME}-mbox
+        stores:
+          - {{name: virtual, backend: dovecot, mailbox: mbox, delivery: mbox}}
+          - {{name: procmail, backend: dovecot, mailbox: mbox, delivery: procmail}}
+          - {{name: maildrop, backend: dovecot, mailbox: mbox, delivery: maildrop}}
+        users:
+          - {{address: {ALICE}}}
+          - {{address: {SMALL}, quota: {{messages: 2}}, filters: {{procmail: small.procmailrc, maildrop: small.mailfilter}}}}
+        """,
+    "small.procmailrc": """
+        :0
+        * ^Subject: throw away
+        /dev/null
+        """,
+    "small.mailfilter": """
+        if (/^Subject: throw away/)
+            to "/dev/null"
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def of_mboxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+    """A stack of stores with mboxes."""
+    with started(tmp_path_factory.mktemp("mboxes"), f"{NAME}-mbox", OF_MBOXES) as found:
         yield found
 
 
@@ -229,41 +253,71 @@ def test_the_octets_on_disk_are_what_the_format_says(ways: Ways) -> None:
         assert message_id in text and "\nFrom here on" in text and not re.search(r"(?m)^From writer@", text), "a Maildir has no From_ lines and quotes none"
 
 
+# What a writer of one mbox does, in the MTA's container as the owner of the mail: messages that say their own number fifty times, again where the mbox is
+# busy (EX_TEMPFAIL). The agents are called as the program `deliver` does, which itself would take most of the time.
+WRITER = """
+set -u
+agent={agent} HOME=/var/vmail/virtual/inbox.example.test/load DEFAULT=/var/vmail/virtual/load@inbox.example.test rules=/etc/stackctl
+export HOME
+mkdir -p $HOME/mail && cd $HOME
+by_maildrop() {{ maildrop -f w@example.net $rules/mailfilter "$HOME" "$DEFAULT" /dev/null /dev/null "" ""; }}
+by_procmail() {{
+    procmail -t -Y -f w@example.net "HOME=$HOME" "DEFAULT=$DEFAULT" "ORGMAIL=$DEFAULT" "MAILDIR=$HOME/mail" QUOTA= ROOM= BEFORE=/dev/null OWN=/dev/null $rules/procmailrc
+}}
+by_dovecot_lda() {{
+    mailbox="-o mail_home=$HOME -o mail_driver=mbox -o mail_path=~/mail -o mail_inbox_path=$DEFAULT"
+    /usr/lib/dovecot/dovecot-lda -c $rules/lda.conf $mailbox -e -f w@example.net -a load@inbox.example.test
+}}
+for number in $(seq {first} {last}); do
+    lines=$(yes $agent.$number | head -50)
+    until printf 'From: w@example.net\\nSubject: load %s\\n\\n%s\\n' $agent.$number "$lines" | by_$agent >/dev/null; do [ $? = 75 ] || exit 1; sleep 0.05; done
+done
+"""
+# Who finds the mbox locked looks again after a second: several do, or each would wait for the other. dovecot-lda, which reads it whole, holds it longest.
+WRITERS = [(agent, first, first + 119) for agent in ("maildrop", "procmail") for first in range(1, 481, 120)] + [("dovecot_lda", 1, 20)]
+BY_VIRTUAL = 20
+
+
 @pytest.mark.feature("C1")
 def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(of_mboxes: Ways) -> None:
-    """Four writers through the MTA, two readers by IMAP and one that marks messages as seen, which rewrites the file."""
-    who, each = "mbox-load@inbox.example.test", 75
-    password = of_mboxes.endpoints["disposable"]["password"]
+    """Writers of four kinds: virtual(8) through the MTA, and three agents; two readers by IMAP, of whom one marks as seen, which rewrites the file."""
+    who, password, expected = "load@inbox.example.test", of_mboxes.endpoints["disposable"]["password"], 1000
     over = threading.Event()
     faults: list[str] = []
 
-    def write(number: int) -> None:
-        with Smtp(Where.of(of_mboxes.endpoints, "mta", "smtp")) as smtp:
-            for index in range(each):
-                text = f"From: w{number}@example.net\r\nTo: {who}\r\nSubject: load {number}.{index}\r\n\r\n" + f"{number}.{index}\r\n" * 50
-                smtp.send(f"w{number}@example.net", [who], text.encode())
+    def write(agent: str, first: int, last: int) -> None:
+        script = WRITER.format(agent=agent, first=first, last=last)
+        status, output = engine.execute(container(of_mboxes, "mta"), ["bash", "-c", script], user="vmail")
+        if status:
+            faults.append(f"{agent}: {output}")
 
-    def read() -> None:
-        with Imap(Where.of(of_mboxes.endpoints, "mbox", "imaps")) as imap:
+    def send() -> None:
+        with Smtp(Where.of(of_mboxes.endpoints, "mta", "smtp")) as smtp:
+            for number in range(1, BY_VIRTUAL + 1):
+                text = f"From: w@example.net\r\nSubject: load virtual.{number}\r\n\r\n" + f"virtual.{number}\r\n" * 50
+                smtp.send("w@example.net", [who], text.encode())
+
+    def read(item: str, pause: float) -> None:
+        with Imap(Where.of(of_mboxes.endpoints, "virtual", "imaps")) as imap:
             imap.login(who, password)
             while not over.is_set():
                 imap.library.select_folder("INBOX")
                 numbers = imap.library.search(["UNSEEN"])
-                for number, parts in imap.library.fetch(numbers[:20], ["BODY[]"]).items():
+                for number, parts in imap.library.fetch(numbers[-20:], [item]).items():
                     if fault := _mixed(parts[b"BODY[]"]):
                         faults.append(f"{number}: {fault}")
-                over.wait(0.02)
+                over.wait(pause)
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    readers = [threading.Thread(target=read, args=how) for how in (("BODY[]", 2), ("BODY.PEEK[]", 0.2))]
+    writers = [threading.Thread(target=write, args=one) for one in WRITERS] + [threading.Thread(target=send)]
     for thread in [*readers, *writers]:
         thread.start()
     for thread in writers:
         thread.join()
-    with Imap(Where.of(of_mboxes.endpoints, "mbox", "imaps")) as imap:
+    with Imap(Where.of(of_mboxes.endpoints, "virtual", "imaps")) as imap:
         imap.login(who, password)
         deadline = time.monotonic() + 120
-        while imap.library.select_folder("INBOX")[b"EXISTS"] < 4 * each and time.monotonic() < deadline:
+        while imap.library.select_folder("INBOX")[b"EXISTS"] < expected and time.monotonic() < deadline:
             time.sleep(0.2)
         over.set()
         for thread in readers:
@@ -272,13 +326,45 @@ def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(of_mboxes: Ways) ->
         bodies = [parts[b"BODY[]"] for parts in imap.library.fetch(imap.library.search(["ALL"]), ["BODY.PEEK[]"]).values()]
     assert not faults
     assert not [fault for body in bodies if (fault := _mixed(body))]
-    subjects = sorted(re.search(rb"Subject: load (\d+\.\d+)", body)[1] for body in bodies)  # type: ignore[index]
-    assert subjects == sorted(f"{number}.{index}".encode() for number in range(4) for index in range(each))
+    subjects = sorted(re.search(rb"Subject: load (\S+)", body)[1].decode() for body in bodies)  # type: ignore[index]
+    written = [*WRITERS, ("virtual", 1, BY_VIRTUAL)]
+    assert subjects == sorted(f"{agent}.{number}" for agent, first, last in written for number in range(first, last + 1))
+    assert len(subjects) == expected
+
+
+@pytest.mark.feature("B8", "C2", "C4")
+def test_an_mbox_keeps_to_its_quota_by_whichever_agent(of_mboxes: Ways) -> None:
+    """Two messages are all that there may be, besides the warning; what a filter throws away needs no room."""
+
+    def subjects(store: str) -> list[str]:
+        with of_mboxes.imap(store, SMALL) as imap:
+            imap.library.select_folder("INBOX", readonly=True)
+            heads = imap.library.fetch(imap.library.search(["ALL"]), ["BODY.PEEK[HEADER.FIELDS (SUBJECT)]"])
+            return sorted(next(iter(value for key, value in parts.items() if key != b"SEQ")).decode().strip().removeprefix("Subject: ") for parts in heads.values())
+
+    for number in (1, 2):
+        message_id = of_mboxes.send(f"fits {number}", to=SMALL, sender=ALICE)
+        for store in MBOXES:
+            of_mboxes.arrives(store, message_id, who=SMALL)
+    for store in MBOXES:
+        until(lambda: "Your mailbox is 80 % full" in subjects(store), 30, f"{store} tells it")  # noqa: B023
+    of_mboxes.send("throw away", to=SMALL, sender=ALICE)
+    refused = of_mboxes.send("no room", to=SMALL, sender=ALICE)
+    with of_mboxes.imap("virtual", ALICE) as imap:
+
+        def reports() -> str:
+            imap.library.select_folder("INBOX", readonly=True)
+            return " ".join(b" ".join(parts[b"BODY[]"].split()).decode() for parts in imap.library.fetch(imap.library.search(["ALL"]), ["BODY.PEEK[]"]).values())
+
+        until(lambda: reports().count("Quota exceeded (mailbox for user is full)") >= 4, 30, "a report for each store, and for the one without filters another")
+        assert refused in reports()
+    for store in MBOXES:
+        assert subjects(store) == ["Your mailbox is 80 % full", "fits 1", "fits 2"], store
 
 
 def _mixed(message: bytes) -> str:
     """What is wrong with a message that says its own number fifty times, "" if nothing is."""
-    found = re.search(rb"Subject: load (\d+\.\d+)", message)
+    found = re.search(rb"Subject: load (\S+)", message)
     if not found:
         return f"no subject in {message[:200]!r}"
     lines = message.partition(b"\r\n\r\n")[2].split()

@@ -7,6 +7,7 @@ import json
 import poplib
 import smtplib
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from email import message_from_bytes
@@ -15,6 +16,7 @@ import pytest
 from outside import Quick
 from program import Program, until
 
+from stackctl import backends
 from stackctl.scenario import Context
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("A6", "B5")]
@@ -239,9 +241,12 @@ def test_what_fails_is_listed_until_it_is_cleared(cleared: Quick, addressed: Pro
     assert json.loads(cleared("fault", "list", "--json")[0]) == NOTHING
 
 
-def refusals(mail: Context) -> dict[str, str]:
-    """Why the clients of Python's library do not trust a server, by its name; "" where they do."""
+def refusals(mail: Context, old: bool = False) -> dict[str, str]:
+    """Why the clients of Python's library do not trust a server, by its name; "" where they do. `old`: they know TLS 1.1 and nothing newer."""
     context = ssl.create_default_context(cafile=mail.endpoints["ca"])
+    if old:
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
 
     def submits(port: int) -> None:
         smtplib.SMTP_SSL("localhost", port, context=context, timeout=WITHIN).quit()
@@ -262,6 +267,8 @@ def refusals(mail: Context) -> dict[str, str]:
                     found[f"{name} {listener}"] = ""
                 except ssl.SSLCertVerificationError as why:
                     found[f"{name} {listener}"] = why.verify_message
+                except ssl.SSLError as why:
+                    found[f"{name} {listener}"] = why.reason or "closed"
     return found
 
 
@@ -283,6 +290,39 @@ def test_no_client_trusts_a_faulty_certificate(fault: str, said: str, mail: Cont
     assert sent(mail, ALICE) == [250, 250, 354, 250], "without TLS all goes on"
     cleared("fault", "clear")
     until(lambda: set(refusals(mail).values()) == {""}, WITHIN, str(refusals(mail)))
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_a_server_that_speaks_old_tls_alone_is_for_old_clients(mail: Context, cleared: Quick) -> None:
+    assert "" not in refusals(mail, old=True).values()
+    cleared("fault", "certificate", "old-tls")
+    # Postfix and Dovecot 2.4 say why; Dovecot 2.3 hangs up before its alert is out, Courier says that it closes.
+    refused = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNEXPECTED_EOF_WHILE_READING", "closed"}
+    until(lambda: set(refusals(mail).values()) == refused, WITHIN, str(refusals(mail)))
+    assert set(refusals(mail, old=True).values()) == {""}, "the certificate is good, and nothing else has changed"
+    for part, listener, protocol in (("mta", "smtp", "smtp"), *((store, kind, kind) for store in mail.stores for kind in ("imap", "pop3"))):
+        port = mail.endpoints["stores"].get(part, mail.endpoints["mta"])[listener][1]
+        said = {version: starttls(port, protocol, version, mail.endpoints["ca"]) for version in ("tls1_1", "tls1_2")}
+        assert "Protocol  : TLSv1.1" in said["tls1_1"] and "Verify return code: 0 (ok)" in said["tls1_1"], (part, said)
+        assert "Protocol  : TLSv1.1" not in said["tls1_2"] and "unsupported protocol" in said["tls1_2"], (part, said)
+    assert sent(mail, ALICE) == [250, 250, 354, 250], "without TLS all goes on"
+    cleared("fault", "clear")
+    until(lambda: set(refusals(mail).values()) == {""}, WITHIN, str(refusals(mail)))
+    assert "" not in refusals(mail, old=True).values()
+
+
+def starttls(port: int, protocol: str, version: str, ca: str) -> str:
+    """What openssl(1) says, as a client of this version of TLS alone, after STARTTLS."""
+    client = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-starttls", protocol, f"-{version}", "-cipher", "ALL:@SECLEVEL=0", "-CAfile", ca]
+    done = subprocess.run(client, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WITHIN, check=False)
+    return done.stdout + done.stderr
+
+
+def test_old_tls_is_refused_where_a_server_has_no_means_for_it(mail: Context, quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {name: backend.model_copy(update={"speaks_old_tls": name == "postfix"}) for name, backend in backends.all_backends().items()}
+    monkeypatch.setattr(backends, "all_backends", lambda: found)
+    assert "cannot speak old versions of TLS alone" in quick("fault", "certificate", "old-tls", code=2)[1]
+    assert json.loads(quick("fault", "list", "--json")[0]) == NOTHING
 
 
 def test_up_makes_the_certificates_good_again(mail: Context, cleared: Quick) -> None:
