@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from conftest import NAME
 from program import docker, left, until
+from test_mechanisms import client, submission
 
 from stackctl import contents, load, logbook, mta, queue, report, running, scenarios, stack, state, trace, traffic
 from stackctl.backends import all_backends, choices, directory, find
@@ -115,16 +118,23 @@ def relay_password(family: str) -> str:
     return PASSWORD if "next-hop-passwords-with-spaces" in find("mta", family).provides else PASSWORD.replace(" ", "")
 
 
+def by_password(family: str) -> list[str]:
+    """The mechanisms of an MTA that prove a password."""
+    return [name for name, one in find("mta", family).mechanisms.items() if one.verifier not in ("certificate", "token", "ticket")]
+
+
 @pytest.fixture(scope="module", params=OTHERS)
 def pair(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Front, Front]]:
     """A stack with another MTA, of every way that it delivers, and one with the default MTA; each hands the domain of the other to it."""
     name, peer = f"{NAME}-{request.param}", f"{NAME}-peer"
-    stores = [{"backend": "dovecot"}, {"backend": "courier"}, {"name": "old", "backend": "dovecot", "mailbox": "mbox", "delivery": "mbox"}]
+    stores: list[dict[str, Any]] = [{"backend": "dovecot"}, {"backend": "courier"}, {"name": "old", "backend": "dovecot", "mailbox": "mbox", "delivery": "mbox"}]
+    stores = [{**store, "auth": {"mechanisms": ["PLAIN"]}} for store in stores]
     common: dict[str, Any] = {"limits": {"auth_failure_delay": 0}}
     here: dict[str, Any] = {
         **common,
         "name": NAME,
         "stores": stores,
+        "auth": {"mechanisms": by_password(request.param)},
         "users": [{"address": ALICE, "aliases": ["al@example.test"]}, {"address": "bob@example.test"}],
         "aliases": {"team@example.test": [ALICE, "bob@example.test"]},
         "message_size_limit": "12M",
@@ -171,6 +181,35 @@ def test_the_suite_fails_with_a_wrong_password(pair: tuple[Front, Front]) -> Non
     broken = {**front.endpoints, "disposable": {**front.endpoints["disposable"], "password": "not-the-password"}}
     outcomes = scenarios.run(broken, only=r"^a_login_with_the_right_password_may_send\[")
     assert {one.verdict for one in outcomes} == {"failed"} and "535" in outcomes[0].reason
+
+
+@pytest.mark.feature("B2", "B1", "D4")
+def test_every_mechanism_lets_in_who_has_the_password_and_nobody_else(pair: tuple[Front, Front]) -> None:
+    front, _ = pair
+    disposable = front.endpoints["disposable"]
+    anybody = f"anybody@{disposable['domain']}"
+    everybody = {ALICE: front.password(ALICE), "bob@example.test": front.password("bob@example.test"), anybody: disposable["password"]}
+    chosen = by_password(all_backends()[front.endpoints["mta"]["backend"]].family)
+    for mechanism in chosen:
+        for who, password in everybody.items():
+            assert log_in(front.endpoints, "submissions", mechanism, who, password) == 235, (mechanism, who)
+    # At once, for a server may take seconds to say no.
+    wrong = [(mechanism, who) for mechanism in chosen for who in (ALICE, anybody)]
+    with ThreadPoolExecutor(len(wrong)) as pool:
+        said = pool.map(lambda one: log_in(front.endpoints, "submission", one[0], one[1], everybody["bob@example.test"]), wrong)
+        assert set(said) == {535}
+
+
+def log_in(endpoints: dict[str, Any], port: str, mechanism: str, who: str, password: str) -> int:
+    """The code of the reply to a login within TLS."""
+    with submission(endpoints, port) as session:
+        session.ehlo()
+        assert set(session.esmtp_features["auth"].split()) == set(by_password(all_backends()[endpoints["mta"]["backend"]].family))
+        answer = client(mechanism, who, password)
+        code, said = session.docmd(f"AUTH {mechanism}", base64.b64encode(first).decode() if (first := answer(b"")) else "")
+        while code == 334:
+            code, said = session.docmd(base64.b64encode(answer(base64.b64decode(said))).decode())
+        return code
 
 
 @pytest.mark.feature("B5", "B6")
