@@ -367,13 +367,15 @@ def imap_lets_others_into_a_folder(context: Context) -> None:
             imap.append(message, folder)
             with context.imap(guest) as other:
                 _same(_elsewhere(other, name), [], "what the guest finds before")
-                imap.library.setacl(folder, guest, "lr")
+            imap.library.setacl(folder, guest, "lr")
+            with context.imap(guest) as other:  # a server may look once in a session who else has folders
                 found = _elsewhere(other, name)
                 _same(len(found), 1, "folders that the guest finds")
                 other.select(found[0], readonly=True)
                 _same([other.fetch(uid) for uid in other.uids()], [message], "what the guest reads")
                 _refused("APPEND without the right to it", lambda: other.append(message, found[0]))
-                imap.library.setacl(folder, guest, '""')
+            imap.library.setacl(folder, guest, '""')
+            with context.imap(guest) as other:
                 _same(_elsewhere(other, name), [], "what the guest finds afterwards")
         finally:
             imap.library.delete_folder(folder)

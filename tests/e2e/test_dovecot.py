@@ -45,21 +45,41 @@ stores:
         language_tokenizers: generic email-address
         language en: {default: yes, filters: lowercase snowball}
         namespace inbox: &namespace {prefix: INBOX., separator: ., mailbox Reports: {special_use: \\Archive, auto: subscribe}}
-  - {name: mdbox, backend: dovecot, mailbox: mdbox, delivery: dovecot-lda}
+  - name: mdbox
+    backend: dovecot
+    mailbox: mdbox
+    delivery: dovecot-lda
+    settings:
+      dovecot_conf:
+        mail_plugins: {acl: yes}
+        protocol imap: {mail_plugins: {imap_acl: yes}}
+        acl_driver: vfile
+        acl_sharing_map: {dict file: {path: /var/vmail/.shared-folders}}
+        namespace shared: {type: shared, separator: /, prefix: shared/$user/, mail_path: "%{owner_home}/mdbox", subscriptions: no, list: children}
   - name: old-sdbox
     backend: dovecot
     version: "2.3"
     mailbox: sdbox
     auth: {mechanisms: [PLAIN, SCRAM-SHA-256, EXTERNAL]}
     settings: {dovecot_conf: {namespace inbox: *namespace}}
-  - {name: old-mdbox, backend: dovecot, version: "2.3", mailbox: mdbox}
+  - name: old-mdbox
+    backend: dovecot
+    version: "2.3"
+    mailbox: mdbox
+    settings:
+      dovecot_conf:
+        mail_plugins: quota acl
+        protocol imap: {mail_plugins: quota imap_quota imap_zlib acl imap_acl}
+        plugin: {acl: vfile, acl_shared_dict: "file:/var/vmail/.shared-folders"}
+        namespace shared: {type: shared, separator: /, prefix: shared/%%u/, location: "mdbox:%%h/mdbox", subscriptions: no, list: children}
   - {auth: {mechanisms: [PLAIN, EXTERNAL]}, backend: courier}
 limits: {auth_failure_delay: 0}
 """
 FEW = {"mdbox": ["imaps", "sieve"], "old-mdbox": ["imaps", "pop3s"], "courier": ["imap", "imaps"]}
 # With TLS 1.3 alone, and with fewer listeners.
 AGAIN = FILE.replace('ciphers: "ECDHE+AESGCM", prefer: client', "minimum_version: TLSv1.3").replace("backend: courier}", "backend: courier, listeners: [imap, imaps]}")
-AGAIN = AGAIN.replace("mailbox: mdbox}", "mailbox: mdbox, listeners: [imaps, pop3s]}").replace("dovecot-lda}", "dovecot-lda, listeners: [imaps, sieve]}")
+for _before, _listeners in (('"2.3"\n    mailbox: mdbox\n', "imaps, pop3s"), ("delivery: dovecot-lda\n", "imaps, sieve")):
+    AGAIN = AGAIN.replace(_before, f"{_before}    listeners: [{_listeners}]\n")
 LISTENERS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "sieve": 4190}
 EXTERNAL = pytest.mark.parametrize("store", ["sdbox", "old-sdbox"])
 
@@ -186,6 +206,15 @@ def test_a_namespace_has_the_prefix_the_separator_and_the_folders_that_it_is_giv
         assert b"\\Archive" in flags["INBOX.Reports"] and "INBOX.Reports.2024" in flags
         with pytest.raises(StackctlError, match=r"namespace|prefix"):
             imap.create("Elsewhere")
+
+
+@pytest.mark.feature("D2")
+def test_folders_are_shared_where_the_settings_say_so(endpoints: dict[str, Any]) -> None:
+    """RFC 4314, which the same server does not announce without them."""
+    outcomes = scenarios.run(endpoints, only=r"^imap_(gives_rights_to_others|lets_others_into_a_folder)\[")
+    said = {(one.case.store, one.verdict) for one in outcomes}
+    shared = dict.fromkeys(("mdbox", "old-mdbox", "courier"), "passed") | dict.fromkeys(("sdbox", "old-sdbox"), "not offered")
+    assert said == set(shared.items()), [report.failure(one) for one in outcomes if one.verdict == "failed"]
 
 
 # --- TLS
