@@ -18,6 +18,10 @@ from stackctl.errors import UsageError
 from stackctl.logformat import Log
 from stackctl.resource import resource as resource
 
+# What settings are about, where configurations are compared.
+TOPICS = ("mail location", "accounts and logins", "TLS", "listeners", "delivery", "limits")
+Topic = Literal["mail location", "accounts and logins", "TLS", "listeners", "delivery", "limits"]
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -171,6 +175,9 @@ class Backend(_Frozen):
     files: tuple[ConfigFile, ...]
     filters: dict[str, FilterPlaces] = Field(default_factory=dict, description="Filter languages that it runs: sieve, procmail, maildrop")
     container: Container
+    topics: dict[Topic, str] = Field(
+        default_factory=dict, description="What a setting of a rendered file that is about it begins with: regular expressions, of which the first that fits counts"
+    )
     log: Log = Log()
     verbs: tuple[str, ...]
     folder: Path

@@ -26,7 +26,7 @@ def _filled(template: str, **values: Any) -> str:
 
 def html(found: Comparison) -> str:
     """The page of a comparison."""
-    names = list(found.stores)
+    names = list(found.servers)
     grown: dict[str, list[Measure]] = {}
     for measure in found.measures:
         if measure.size:
@@ -35,10 +35,11 @@ def html(found: Comparison) -> str:
         "comparison.html.j2",
         names=names,
         made=found.made,
+        beside=found.beside,
         quick=found.quick,
         machine=found.machine,
         warnings=found.warnings,
-        verdict=[{"name": name, "server": found.stores[name], "only": found.only(name), "lacking": found.lacking(name), "ahead": found.ahead(name)} for name in names],
+        verdict=[{"name": name, "server": found.servers[name], "only": found.only(name), "lacking": found.lacking(name), "ahead": found.ahead(name)} for name in names],
         measures=[_bars(measure) for measure in found.measures],
         growths=[_growth(what, measures) for what, measures in grown.items() if len(measures) > 1],
         sections=[{"name": section, "facts": [fact for fact in found.facts if fact.section == section]} for section in found.sections],
@@ -46,19 +47,19 @@ def html(found: Comparison) -> str:
 
 
 def _bars(measure: Measure) -> dict[str, Any]:
-    longest = max(measure.spread(store)[1] for store in measure.runs) or 1.0
+    longest = max(measure.spread(server)[1] for server in measure.runs) or 1.0
     bars = []
-    for store in measure.runs:
-        (low, high), median = measure.spread(store), measure.median(store)
+    for server in measure.runs:
+        (low, high), median = measure.spread(server), measure.median(server)
         ends = {"from": round(_WIDE * low / longest, 1), "to": round(_WIDE * high / longest, 1), "width": round(_WIDE * median / longest, 1)}
-        bars.append({"store": store, "median": shown(median), "low": shown(low), "high": shown(high), "best": store == measure.best, **ends})
+        bars.append({"server": server, "median": shown(median), "low": shown(low), "high": shown(high), "best": server == measure.best, **ends})
     return {"name": measure.name, "unit": measure.unit, "more": measure.better == "more", "best": measure.best, "noisy": measure.noisy, "bars": bars}
 
 
 def _growth(what: str, measures: list[Measure]) -> dict[str, Any]:
     """Curves over the size of the mailbox, both axes logarithmic."""
     sizes = [math.log(measure.size) for measure in measures]
-    values = {store: [math.log(max(measure.median(store), 0.001)) for measure in measures] for store in measures[0].runs}
+    values = {server: [math.log(max(measure.median(server), 0.001)) for measure in measures] for server in measures[0].runs}
     least, most = min(map(min, values.values())), max(map(max, values.values()))
 
     def x(size: float) -> float:
@@ -68,8 +69,8 @@ def _growth(what: str, measures: list[Measure]) -> dict[str, Any]:
         return round(_BOTTOM - _HIGH * (value - least) / ((most - least) or 1), 1)
 
     lines = [
-        {"store": store, "points": " ".join(f"{x(size)},{y(value)}" for size, value in zip(sizes, curve, strict=True)), "x": x(sizes[-1]), "y": y(curve[-1])}
-        for store, curve in values.items()
+        {"server": server, "points": " ".join(f"{x(size)},{y(value)}" for size, value in zip(sizes, curve, strict=True)), "x": x(sizes[-1]), "y": y(curve[-1])}
+        for server, curve in values.items()
     ]
     return {
         "what": what,

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from email import message_from_bytes, policy
@@ -22,6 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stackctl import ca
+from stackctl.clients import offer
 from stackctl.clients.dialogue import Dialogue
 from stackctl.clients.imap import Imap
 from stackctl.clients.message import compose, summary
@@ -445,6 +447,47 @@ def test_tls_is_verified_or_nothing_is_said(protocol: str, authority: tuple[Path
         with pytest.raises(TlsFailed, match="holds no certificate"):
             CLIENTS[protocol](replace(where, ca=Path(__file__)), timeout=5)
         assert not any(heard)
+
+
+PRELUDES = {"smtp": (b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n"), "imap": (b"a OK go\r\n",), "pop3": (b"+OK go\r\n",)}
+
+
+@pytest.mark.feature("A7")
+@pytest.mark.parametrize(("protocol", "tls"), [("imap", "implicit"), *((protocol, "starttls") for protocol in PRELUDES)])
+def test_what_a_server_offers_in_tls_is_found(protocol: str, tls: Any, authority: tuple[Path, ssl.SSLContext], tmp_path: Path) -> None:
+    """Of a server that has two suites of TLS 1.2 and an order of its own, one of TLS 1.1 in which it is weak, and no TLS 1.0 and 1.3."""
+    file, _ = authority
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file.with_name("leaf.pem"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+
+    def serve(connection: socket.socket) -> None:
+        if tls == "starttls":
+            connection.sendall(GREETINGS[protocol])
+            for answer in PRELUDES[protocol]:
+                connection.recv(1000)
+                connection.sendall(answer)
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
+            pass
+
+    with listener(serve) as plain:
+        where = replace(plain, tls=tls, ca=file)
+        found = {version: offer.offered(where, protocol, version) for version in offer.VERSIONS}
+        with pytest.raises(TlsFailed, match="does not verify"):
+            offer.offered(replace(where, ca=None), protocol, "TLS 1.2")
+    strong = ("ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA")
+    assert {version: one.suites for version, one in found.items()} == {"TLS 1.0": (), "TLS 1.1": strong[2:], "TLS 1.2": strong, "TLS 1.3": ()}
+    assert (found["TLS 1.2"].order, found["TLS 1.1"].order) == ("the server's", "")
+
+
+@pytest.mark.feature("A7")
+def test_a_server_that_has_no_starttls_offers_nothing_and_says_so() -> None:
+    with listener(saying(b"220 hello\r\n", b"250 SIZE\r\n", b"502 no\r\n")) as where, pytest.raises(StackctlError, match="STARTTLS: b'502 no"):
+        offer.offered(replace(where, tls="starttls"), "smtp", "TLS 1.2")
 
 
 @pytest.mark.feature("A3")

@@ -212,6 +212,16 @@ class Imap:
         answers: dict[str, list[Any]] = plain.untagged_responses
         return answers
 
+    def would_take(self, octets: int) -> str:
+        """"" where the server asks for the message when APPEND announces so many octets (RFC 9051 6.3.12), else its answer. The session is of no more use."""
+        plain = self.library._imap
+        with self._guard("APPEND"):
+            plain.send(b"append1 APPEND INBOX {%d}\r\n" % octets)
+            while line := plain.readline():
+                if not line.startswith(b"* "):
+                    return "" if line.startswith(b"+") else line.decode("utf-8", "replace").strip()
+        return "the connection was closed"
+
     def wait(
         self,
         *,

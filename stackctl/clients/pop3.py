@@ -80,8 +80,12 @@ class Pop3:
     @property
     def capabilities(self) -> set[str]:
         """What CAPA announces, in upper case (RFC 2449)."""
+        return set(self.announced())
+
+    def announced(self) -> dict[str, list[str]]:
+        """The same, each with its parameters."""
         with self._guard("CAPA"):
-            return {word.upper() for word in self._library.capa()}
+            return {word.upper(): parameters for word, parameters in self._library.capa().items()}
 
     def login(self, user: str, password: str) -> None:
         """USER and PASS. Raises AuthRefused."""
