@@ -152,6 +152,9 @@ class Backend(_Frozen):
     listeners: dict[str, Listener]
     provides: tuple[str, ...] = Field((), description="Capabilities that scenarios and commands ask for")
     lacks: dict[str, str] = Field(default_factory=dict, description="What others of its role provide and it does not: each with the reason")
+    statuses: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Enhanced status codes (RFC 3463), each with what it says in their place: right too, but less exact (role mta)"
+    )
     delivery: dict[str, Delivery] = Field(default_factory=dict, description="Ways in, the default first (role store)")
     delivery_reasons: dict[str, str] = Field(default_factory=dict, description="Why other ways are refused: way to reason")
     system_users: tuple[str, ...] = Field((), description="The accounts of the system itself, which no person can have (role host)")

@@ -281,6 +281,7 @@ class Checks:
                 self.open[name] = store.listeners
 
         self.programs()
+        self.certificates()
         self.directory()
         self.list_manager()
         self.tickets()
@@ -296,6 +297,13 @@ class Checks:
                 if addresses.is_program(target):
                     what = f"{self.mta.family} runs no commands for aliases, and writes no files"
                     self.bad(("system_aliases", raw, index), what, "name an address, or choose another MTA")
+
+    def certificates(self) -> None:
+        """Whether the MTA can show each name a certificate of its own."""
+        if self.mta and "sni" not in self.mta.provides and self.sound("tls"):
+            for number, name in enumerate(self.stack.tls.sni):
+                what = f"{self.mta.family} shows one certificate, whatever name a client asks for, and '{name}' is to have its own"
+                self.bad(("tls", "sni", number), what, "name it in `tls: {names: […]}`, or choose another MTA")
 
     def tickets(self) -> None:
         """The server that gives people tickets is there where a server takes them."""

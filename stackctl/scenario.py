@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from stackctl import corpus
-from stackctl.backends import all_backends
+from stackctl.backends import Backend, all_backends
 from stackctl.clients.imap import Imap
 from stackctl.clients.pop3 import Pop3
 from stackctl.clients.smtp import Smtp
@@ -223,11 +223,20 @@ class Context:
     @property
     def mta_provides(self) -> frozenset[str]:
         """What the MTA provides, as its backend says."""
-        return frozenset(all_backends()[self.endpoints["mta"]["backend"]].provides)
+        return frozenset(self._mta.provides)
 
     def has_status(self, text: str, status: str) -> bool:
-        """Whether a reply's text begins with this enhanced status code (RFC 3463); any will do for an MTA that gives none."""
-        return text.split(" ")[0] == status or "enhancedstatuscodes" not in self.mta_provides
+        """Whether a reply's text begins with this enhanced status code (RFC 3463), or what its backend says of it; any will do for an MTA that gives none.
+
+        A status that ends with a dot stands for all that begin so, "" for any.
+        """
+        said = text.split(" ")[0]
+        own = [one for key, many in self._mta.statuses.items() for one in many if key == status or (status.endswith(".") and key.startswith(status))]
+        return said == status or said in own or (said.startswith(status) and status[-1:] in ("", ".")) or "enhancedstatuscodes" not in self.mta_provides
+
+    @property
+    def _mta(self) -> Backend:
+        return all_backends()[self.endpoints["mta"]["backend"]]
 
     def fresh(self, label: str = "box") -> str:
         """An address that nobody used before and no other case uses."""

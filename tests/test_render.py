@@ -42,6 +42,14 @@ CASES = {
     "tls: {sni: [mx.example.org], minimum_version: TLSv1.3}\nroutes: {other.test: {host: mx.other.test, tls: verify}, third.test: mx.third.test}\n"
     "relayhost: {host: relay.example.net, username: me, password: 'a^b'}\n",
     "courier-mta-ldap": "mta: {backend: courier}\nstores: [{backend: courier}]\naccounts: {backend: ldap}\n",
+    "sendmail-ldap": "mta: {backend: sendmail}\nstores: [{backend: dovecot}]\naccounts: {backend: ldap}\n",
+    "sendmail": "mta: {backend: sendmail, settings: {sendmail_mc: {confMAX_HOP: 30, confLOG_LEVEL: 14}}}\n"
+    "stores: [{backend: dovecot}, {backend: courier}, {name: old, backend: dovecot, mailbox: mbox, delivery: mbox}]\nhost: {}\nmynetworks: [192.0.2.0/25]\n"
+    "users: [{address: alice@example.test, aliases: [al@example.test]}, {address: relay@example.test, any_sender: true}]\n"
+    "aliases: {team@example.test: [alice@example.test, out@other.test]}\ndomains: [example.org]\ndomain_catch_all: {example.org: alice@example.test}\n"
+    "system_aliases: {ops: [alice@example.test, /dev/null]}\ngreetings: {smtp: \"Ann's host\"}\ntls: {minimum_version: TLSv1.3}\n"
+    "routes: {other.test: {host: mx.other.test, tls: verify}, third.test: mx.third.test, fourth.test: {host: fourth.test, mx: true, tls: verify}}\n"
+    "relayhost: {host: relay.example.net, username: me, password: 'a^b'}\n",
     "relayhost": 'relayhost: "[relay.example.net]:587"\n',
     "accounts-sqlite": "accounts: {backend: sqlite}\n",
     "accounts-postgres": 'accounts: {backend: postgres}\nstores: [{backend: courier}, {backend: dovecot, version: "2.3"}]\n',

@@ -52,7 +52,7 @@ def commands_before_tls_do_not_count_inside_it(context: Context) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What is said, and the codes that the last line may be answered with. `ENHANCED` is its status, "" where there is none."""
+    """What is said, and the codes that the last line, or one before it, may be refused or answered with. `enhanced` is its status, "" where there is none."""
 
     codes: tuple[int, ...]
     lines: tuple[str, ...]
@@ -70,7 +70,7 @@ ROWS = (
     Row((250,), (MAIL,), enhanced="2.1.0"),
     Row((250,), (MAIL, "RCPT TO:<{other}>"), enhanced="2.1.5"),
     Row((250,), ("RSET",), enhanced="2.0.0"),
-    Row((252,), ("VRFY {user}",), enhanced="2.0.0"),
+    Row((250, 252), ("VRFY {user}",), enhanced="2."),
     Row((334,), ("AUTH PLAIN",), login=False),
     Row((354,), (MAIL, "RCPT TO:<{other}>", "DATA")),
     Row((500,), ("FROBNICATE",), enhanced="5.5.2"),
@@ -110,8 +110,10 @@ def every_status_code_has_its_occasion(context: Context) -> None:
             expect(smtp.greeting[0] == 220, f"the greeting is {smtp.greeting}")
             for line in row.lines:
                 code, text = smtp.ask(line.format(**words))
+                if code >= 400:  # some servers refuse a sender at once, some wait for the recipient
+                    break
             seen.add(code)
-            if code not in row.codes or not text.startswith(row.enhanced):
+            if code not in row.codes or not context.has_status(text, row.enhanced):
                 faults.append(f"{' / '.join(row.lines)}: {code} {text}, expected {' or '.join(map(str, row.codes))} {row.enhanced}")
     with context.raw_smtp(login=own) as smtp:
         for _ in range(100):
@@ -119,7 +121,7 @@ def every_status_code_has_its_occasion(context: Context) -> None:
             if code == 421:
                 seen.add(code)
                 break
-    wanted = {220, 221, 235, 250, 252, 334, 354, 421, 500, 501, 503, 504, 535, 550, 552, 553, 554}
+    wanted = {220, 221, 235, 250, 334, 354, 421, 500, 501, 503, 504, 535, 550, 552, 553}
     faults += [f"never seen: {sorted(wanted - seen)}"] if wanted - seen else []
     expect(not faults, "\n".join(faults))
 

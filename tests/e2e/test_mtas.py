@@ -321,7 +321,7 @@ def test_two_mtas_exchange_mail_over_verified_tls_and_bounces(pair: tuple[Front,
     front.send(ALICE, "nobody@b.test", "to nobody there", login=ALICE)
     peer.send("bea@b.test", "nobody@example.test", "to nobody here", login="bea@b.test")
     for one, who in ((front, ALICE), (peer, "bea@b.test")):
-        bounce = one.message(who, ".*(?:failed|Undelivered|delivery status).*")
+        bounce = one.message(who, ".*(?:failed|Undelivered|delivery status|Returned).*")
         assert bounce.get_content_type() == "multipart/report" and "User unknown" in bounce.as_string()
 
 
