@@ -149,6 +149,7 @@ class Backend(_Frozen):
     role: Literal["mta", "store", "directory", "host", "webmail", "kdc", "line"]
     summary: str
     release: str = Field(description="The Debian release whose packages it is built from")
+    other_releases: tuple[str, ...] = Field((), description="Further ones whose packages it works with, where stack.yaml chooses one")
     listeners: dict[str, Listener]
     provides: tuple[str, ...] = Field((), description="Capabilities that scenarios and commands ask for")
     lacks: dict[str, str] = Field(default_factory=dict, description="What others of its role provide and it does not: each with the reason")
@@ -184,6 +185,11 @@ class Backend(_Frozen):
     log: Log = Log()
     verbs: tuple[str, ...]
     folder: Path
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The Debian releases whose packages it works with, its own first."""
+        return (self.release, *self.other_releases)
 
     @property
     def unhurried(self) -> bool:

@@ -485,10 +485,22 @@ class Checks:
         # The mirror is not repeated: a URL may hold a password.
         if stack.debian.mirror is not None and not _MIRROR.fullmatch(stack.debian.mirror):
             self.bad(("debian", "mirror"), "debian.mirror: not a URL that begins with http://, https:// or file:///", "without spaces and quotes")
-        if stack.debian.release is not None and not _RELEASE.fullmatch(stack.debian.release):
-            self.bad(("debian", "release"), f"'{shown(stack.debian.release)}' is no Debian release", "a code name such as trixie")
+        if stack.debian.release is not None:
+            self.release(stack.debian.release)
         if stack.limits.memory is not None and stack.limits.memory < LEAST_MEMORY:
             self.bad(("limits", "memory"), f"limits.memory: {stack.limits.memory} octets are too few for any container", "at least 6M; a server needs more")
+
+    def release(self, release: str) -> None:
+        """Whether MTA and stores work with the packages of a Debian release; what else there is keeps its own."""
+        place: Place = ("debian", "release")
+        if not _RELEASE.fullmatch(release):
+            self.bad(place, f"'{shown(release)}' is no Debian release", "a code name such as trixie")
+            return
+        servers = filter(None, [self.mta, *self.stores.values()])
+        unfit = dict.fromkeys(f"{backend.name} with those of {' or '.join(backend.releases)}" for backend in servers if release not in backend.releases)
+        if unfit:
+            hint = "leave it out: each image then has a release that it works with"
+            self.bad(place, f"not every server works with the packages of '{shown(release)}': {', '.join(unfit)}", hint)
 
     def network(self, network: str, place: Place) -> None:
         bare = network.replace("[", "").replace("]", "")

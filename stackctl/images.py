@@ -66,8 +66,9 @@ Report = Callable[[Progress], None]
 
 
 def release_of(backend: Backend, debian: Debian) -> str:
-    """The Debian release that a backend's image is built from."""
-    return debian.release or backend.release
+    """The Debian release that a backend's image is built from: the one that stack.yaml chooses where its packages serve, else its own."""
+    chosen = debian.release
+    return chosen if chosen and chosen in backend.releases else backend.release
 
 
 def tag(backend: Backend, debian: Debian) -> str:

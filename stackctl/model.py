@@ -350,7 +350,7 @@ class Debian(Frozen):
     """Where packages come from."""
 
     mirror: Text | None = Field(None, description="The Debian mirror for base image and packages; this machine's own, unless given.")
-    release: Text | None = Field(None, description="The Debian release of every image; each backend's own unless given.")
+    release: Text | None = Field(None, description="The Debian release of MTA and stores, and of all else that works with it; each backend's own unless given.")
 
 
 class Accounts(Frozen):

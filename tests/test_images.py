@@ -27,6 +27,7 @@ family: tiny
 role: store
 summary: nothing at all
 release: trixie
+other_releases: [bookworm]
 listeners: {}
 files: []
 container: {}
@@ -118,6 +119,7 @@ def test_release_and_mirror_change_the_name(tmp_path: Path) -> None:
     backend = tiny(tmp_path / "tiny", WORKS)
     choices = [{}, {"release": "bookworm"}, {"mirror": "http://mirror.example/debian"}, {"mirror": "http://other.example/debian"}]
     assert len({images.tag(backend, Debian.model_validate(choice)) for choice in choices}) == len(choices)
+    assert images.tag(backend, Debian(release="sid")) == images.tag(backend, PLAIN), "it does not work with that, and keeps its own"
 
 
 def test_where_the_folder_lies_does_not_change_the_name(tmp_path: Path) -> None:
