@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -193,6 +194,86 @@ def test_the_codes_of_a_text(text: str, codes: list[str]) -> None:
 def test_codes_are_found_in_the_subject_and_in_html_that_is_seen() -> None:
     html = "<html><head><title>111111</title><style>p { color: 222222 }</style></head><body><td>333333</td><td>4444</td></body></html>"
     assert written("555555 is your code", html=html).codes() == ["555555", "333333", "4444"]
+
+
+HTML = """<a href="https://a.example/"><img src="cid:logo" alt="The Shop"></a><p>Hello</p>
+<a href="https://a.example/reset/17">Set a <b>new</b> password</a> <a href="https://a.example/orders/1">order</a> <a href="https://a.example/orders/2">order</a>"""
+
+
+def test_one_link_is_chosen_by_its_address_its_words_or_a_pattern() -> None:
+    message = written("Hello", html=HTML)
+    assert message.link("/reset/") == message.link(text="new password") == message.link(pattern=r"/reset/\d+$") == "https://a.example/reset/17"
+    assert message.link(text="The Shop") == "https://a.example/"
+    assert message.links("/orders/") == ["https://a.example/orders/1", "https://a.example/orders/2"]
+    with pytest.raises(AssertionError, match=r"one link with part '/orders/' was expected in 'Hello' from .*, not 2; there is:\n  https://a\.example/  The Shop\n"):
+        message.link("/orders/")
+    with pytest.raises(AssertionError, match="not 0; there is nothing of the kind"):
+        written(text="no link").link()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Your code is 123456.", "123456"),
+        ("Since 2019.\nYour code: 4711\n", "4711"),
+        ("Order 20261\nYour verification code:\n\n  884422\n\nGoodbye, since 2019\n", "884422"),
+    ],
+)
+def test_one_code_is_the_one_that_is_spoken_of(text: str, code: str) -> None:
+    assert written(text=text).code() == code
+
+
+def test_a_code_that_is_not_sure_is_no_code() -> None:
+    with pytest.raises(AssertionError, match=r"one code was expected.*not 2.*\n  1234\n  5678"):
+        written(text="1234 or 5678").code()
+    assert written(text="Yours is AB-1234, not A-1").code(r"[A-Z]{2}-\d{4}") == "AB-1234"
+    assert written(text="PIN=77;").codes(r"PIN=(\d+)") == ["77"]
+    with pytest.raises(AssertionError, match="not 0"):
+        written(text="nothing").code(r"[A-Z]{2}-\d{4}")
+
+
+def with_files() -> Message:
+    message = EmailMessage()
+    message["Subject"], message["To"], message["Cc"], message["Reply-To"] = "Invoice", "Ann <ann@a.example>, bob@a.example", "cy@a.example", "desk@a.example"
+    message.set_content("see below")
+    message.add_alternative('<img src="cid:logo@x">', subtype="html")
+    message.get_payload()[1].add_related(b"PNG", "image", "png", cid="<logo@x>", filename="logo.png")  # type: ignore[index,union-attr]
+    message.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="Invoice-17.pdf")
+    message.add_attachment("a,b", subtype="csv", filename="rows.csv")
+    return read(message)
+
+
+def test_one_attachment_is_chosen_by_name_and_type() -> None:
+    message = with_files()
+    assert message.attachment("invoice-*.pdf").content == message.attachment(content_type="application/*").content == b"%PDF"
+    assert [one.name for one in message.inline] == ["logo.png"] and message.attachment(content_type="image/*", inline=True).content_id == "logo@x"
+    with pytest.raises(AssertionError, match=r"name 'receipt\*'.*not 0; there is:\n  Invoice-17\.pdf \(application/pdf, 4 octets\)\n  rows\.csv"):
+        message.attachment("receipt*")
+    with pytest.raises(AssertionError, match="not 0"):
+        message.attachment(content_type="image/*")
+    assert (message.to, message.cc, message.reply_to) == (["ann@a.example", "bob@a.example"], ["cy@a.example"], ["desk@a.example"])
+
+
+def test_the_link_to_unsubscribe_is_that_of_the_header() -> None:
+    fields = "List-Unsubscribe: <mailto:x@a.example>, <https://a.example/u/1>\n"
+    assert read(fields + "\nx").unsubscribe_link() == "https://a.example/u/1"
+    assert read(fields + "List-Unsubscribe-Post: List-Unsubscribe=One-Click\n\nx").unsubscribe_link(one_click=True) == "https://a.example/u/1"
+    with pytest.raises(AssertionError, match="no List-Unsubscribe-Post"):
+        read(fields + "\nx").unsubscribe_link(one_click=True)
+    with pytest.raises(AssertionError, match="not 0; there is:\n  List-Unsubscribe: <mailto"):
+        read("List-Unsubscribe: <mailto:x@a.example>\n\nx").unsubscribe_link()
+
+
+def test_a_browser_is_shown_the_message_with_its_pictures() -> None:
+    class Page:
+        def goto(self, url: str) -> None:
+            self.seen = b64decode(url.removeprefix("data:text/html;charset=utf-8;base64,")).decode()
+
+    page = Page()
+    with_files().open(page)
+    assert f'<img src="data:image/png;base64,{b64encode(b"PNG").decode()}">' in page.seen
+    written(text="a < b").open(page)
+    assert "a &lt; b" in page.seen
 
 
 def test_a_message_without_any_of_it_is_no_error() -> None:

@@ -57,6 +57,7 @@ class Mailbox:
 
     def __init__(self, stack: Access, address: str, password: str) -> None:
         self.stack, self.address, self.password = stack, address, password
+        self.timeout = stack.timeout  # seconds that a wait lasts unless it is told otherwise
         self._imap: Imap | None = None
         self._known: dict[int, Message] = {}
         self._at_work = False
@@ -185,7 +186,7 @@ class Mailbox:
 
     def _wait(self, count: int, wanted: Wanted, timeout: float | None) -> list[Message]:
         __tracebackhide__ = True
-        seconds = self.stack.timeout if timeout is None else timeout
+        seconds = self.timeout if timeout is None else timeout
         with self._session() as imap:
             try:
                 # By NOOP, and not by IDLE: a message that comes within 40 ms of the server's "+ idling" is told of after these 40 ms only

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stackctl.testing.smtpfaults import SmtpFaults
 
 _MARKER = "mail_engines"
+_TIMEOUT = "mail_timeout"
 _WORKER = "stackctl_used"  # the key of xdist's workerinput: the folder in which workers note the stacks that they used
 _RUN = pytest.StashKey[Run]()
 _SINCE = pytest.StashKey[str]()
@@ -44,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Reads the settings: a wrong one ends the run before any test."""
     config.addinivalue_line("markers", f"{_MARKER}(*names): run the test on each of these mail engines, on all of them without names")
+    config.addinivalue_line("markers", f"{_TIMEOUT}(seconds): how long waits of the test's mailboxes last unless they are told otherwise")
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
     used = (given or {}).get(_WORKER)
     config.stash[_RUN] = Run(settings.read(config), Path(used) if used else None, worker=given is not None)
@@ -145,10 +147,13 @@ def mailbox_factory(request: pytest.FixtureRequest, mail_stack: MailStack) -> It
     They are emptied after a test that passed, where the stack stays.
     """
     boxes: list[Mailbox] = request.node.stash.setdefault(_BOXES, [])
+    timeout = _timeout(request.node)
 
     def make(label: str = "") -> Mailbox:
-        boxes.append(mail_stack.fresh(label or request.node.name))
-        return boxes[-1]
+        box = mail_stack.fresh(label or request.node.name)
+        box.timeout = box.timeout if timeout is None else timeout
+        boxes.append(box)
+        return box
 
     yield make
     # Where the stack goes with the run, so does the mail: to empty a mailbox takes a login for each store.
@@ -158,6 +163,17 @@ def mailbox_factory(request: pytest.FixtureRequest, mail_stack: MailStack) -> It
             with contextlib.suppress(StackctlError):  # the test may have stopped a server, and nobody else looks into this mailbox
                 box.delete_all()
         box.close()
+
+
+def _timeout(test: pytest.Item) -> float | None:
+    """What the test's marker says, None without one; a wrong one fails the test."""
+    marker = test.get_closest_marker(_TIMEOUT)
+    if marker is None:
+        return None
+    match marker.args:
+        case [int() | float() as seconds] if 0 < seconds < float("inf") and not marker.kwargs:
+            return float(seconds)
+    pytest.fail(f"the marker {_TIMEOUT} takes one number of seconds, such as {_TIMEOUT}(60)", pytrace=False)
 
 
 @pytest.fixture

@@ -308,7 +308,7 @@ def test_writers_and_readers_of_an_mbox_lose_and_mix_nothing(of_mboxes: Ways) ->
                         faults.append(f"{number}: {fault}")
                 over.wait(pause)
 
-    readers = [threading.Thread(target=read, args=how) for how in (("BODY[]", 2), ("BODY.PEEK[]", 0.2))]
+    readers = [threading.Thread(target=read, args=how) for how in (("BODY[]", 4), ("BODY.PEEK[]", 2))]  # they hold it for long, too
     writers = [threading.Thread(target=write, args=one) for one in WRITERS] + [threading.Thread(target=send)]
     for thread in [*readers, *writers]:
         thread.start()

@@ -97,6 +97,7 @@ def test_links_codes_and_attachments_come_out_of_a_real_message(mailbox: Mailbox
     message.set_content("https://shop.example/a\n")
     message.add_alternative('<a href="https://shop.example/b?x=1&amp;y=2">confirm</a>', subtype="html")
     message.add_attachment(b"\0\1\2", maintype="application", subtype="pdf", filename="bill.pdf")
+    message["List-Unsubscribe"], message["List-Unsubscribe-Post"] = "<https://shop.example/u/1>", "List-Unsubscribe=One-Click"
     message_id = mailbox.send_from("shop@shop.example", message=message)
     found = mailbox.wait_for(subject="^Grüße")
     assert found.message_id == message_id == message["Message-ID"]
@@ -105,6 +106,10 @@ def test_links_codes_and_attachments_come_out_of_a_real_message(mailbox: Mailbox
     [attachment] = mailbox.attachments()
     assert (attachment.name, attachment.content_type, attachment.content) == ("bill.pdf", "application/pdf", b"\0\1\2")
     assert found.arrived
+    assert (found.link(text="confirm"), found.code(), found.attachment("*.pdf"), found.to) == (found.links()[0], "4711", attachment, [mailbox.address])
+    assert found.unsubscribe_link(one_click=True) == "https://shop.example/u/1"
+    with pytest.raises(AssertionError, match=r"one link with part '/c' was expected in 'Grüße: 4711' from shop@shop\.example, not 0; there is:\n  https://shop"):
+        found.link("/c")
 
 
 def test_no_mailbox_sees_the_mail_of_another(mailbox_factory: MailboxFactory) -> None:
@@ -214,6 +219,31 @@ def test_a_failed_test_tells_of_its_mail_and_keeps_it(project: pytest.Pytester, 
     assert f"stackctl inbox {bad} --name {mail_stack.name}" in section
     assert [one.subject for one in mail_stack.mailbox(bad).messages()] == ["Hello"]
     assert mail_stack.mailbox(good).messages() == []
+
+
+def test_the_marker_says_how_long_a_test_waits(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.mail_timeout(0.2)
+        def test_short(mailbox, mailbox_factory):
+            assert (mailbox.timeout, mailbox_factory().timeout) == (0.2, 0.2)
+            mailbox.wait_for()
+
+        @pytest.mark.mail_timeout("long")
+        def test_wrong(mailbox):
+            pass
+
+        def test_none(mailbox):
+            assert mailbox.timeout == 10
+        """
+    )
+    ran = project.runpytest_inprocess()
+    ran.assert_outcomes(passed=1, failed=1, errors=1)
+    said = ran.stdout.str()
+    assert "no message within 0.2 s; there is nothing at all" in said
+    assert "the marker mail_timeout takes one number of seconds, such as mail_timeout(60)" in said
 
 
 def test_what_could_not_be_delivered_is_in_the_report_too(project: pytest.Pytester) -> None:
