@@ -1,8 +1,13 @@
-"""`auth test`: every server's own tool says whether a password is right, and no password is seen on the way."""
+"""`auth test`: every server's own tool says whether a password is right, and no password is seen on the way. And logins where TLS is not required."""
 
 from __future__ import annotations
 
+import imaplib
+import poplib
+import smtplib
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from typing import Any
 
 import pytest
 from conftest import NAME
@@ -15,6 +20,7 @@ ALICE = "alice@example.test"
 FILE = """\
 stores: [{backend: courier}, {backend: dovecot}, {backend: dovecot, version: "2.3"}]
 limits: {auth_failure_delay: 0}
+tls: {require: false}
 users:
   - {address: alice@example.test, password: 'p:ss "w''rd\\'}
 """
@@ -36,6 +42,41 @@ def test_every_store_says_what_it_knows_of_a_user(here: Program, service: str) -
     for output in (dovecot, old):
         assert "uid\t5000\ngid\t5000\nhome\t/var/vmail/example.test/alice\n" in output
     assert not any(secret in one["output"] for one in said for secret in ("p:ss", "$2b$"))
+
+
+def login(endpoints: dict[str, Any], store: str, protocol: str, password: str) -> None:
+    """A login in plain text, at the port for which TLS is offered. Raises the library's error where it is refused."""
+    if protocol == "imap":
+        with imaplib.IMAP4(*endpoints["stores"][store]["imap"]) as imap:
+            assert "STARTTLS" in imap.capabilities
+            imap.login(ALICE, password)
+            assert imap.select()[0] == "OK"
+    else:
+        with closing(poplib.POP3(*endpoints["stores"][store]["pop3"])) as pop3:
+            assert "STLS" in pop3.capa()
+            pop3.user(ALICE)
+            pop3.pass_(password)
+            pop3.stat()
+
+
+@pytest.mark.feature("D4")
+@pytest.mark.parametrize("protocol", ["imap", "pop3"])
+def test_where_tls_is_not_required_a_login_goes_without(here: Program, protocol: str) -> None:
+    """`tls: {require: false}`; that it is refused otherwise is a scenario of the suite, `no_login_before_tls`."""
+    for store in STORES:
+        login(here.endpoints, store, protocol, "p:ss \"w'rd\\")
+        with pytest.raises((imaplib.IMAP4.error, poplib.error_proto)):
+            login(here.endpoints, store, protocol, "wrong")
+
+
+@pytest.mark.feature("D4")
+def test_submission_goes_without_tls_too(here: Program) -> None:
+    for password, good in (("p:ss \"w'rd\\", True), ("wrong", False)):
+        with smtplib.SMTP(*here.endpoints["mta"]["submission"]) as smtp:
+            smtp.ehlo()
+            assert smtp.has_extn("starttls")
+            with nullcontext() if good else pytest.raises(smtplib.SMTPAuthenticationError):
+                smtp.login(ALICE, password)
 
 
 def test_submission_is_checked_by_the_mta(here: Program) -> None:
