@@ -34,7 +34,16 @@ pytestmark = pytest.mark.e2e
 OTHERS = [family for family in choices("mta") if family != Stack().mta.backend]
 WITHIN = 60  # seconds
 PASSWORD = "relay ^password 5 $x"
-ALICE = "alice@example.test"
+MAILDROP = """
+if (/^Subject:.*work/)
+{
+  `test -d "$HOME/Maildir/.Work" || maildirmake -f Work "$HOME/Maildir"`
+  to "$HOME/Maildir/.Work/"
+}
+if (/^Subject:.*onward/)
+  cc "!bob@example.test"
+"""
+ALICE, BOB, FULL = "alice@example.test", "bob@example.test", "full@example.test"
 
 
 @dataclass
@@ -128,14 +137,18 @@ def pair(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Front, 
     """A stack with another MTA, of every way that it delivers, and one with the default MTA; each hands the domain of the other to it."""
     name, peer = f"{NAME}-{request.param}", f"{NAME}-peer"
     stores: list[dict[str, Any]] = [{"backend": "dovecot"}, {"backend": "courier"}, {"name": "old", "backend": "dovecot", "mailbox": "mbox", "delivery": "mbox"}]
+    if "maildrop" in find("mta", request.param).delivers:
+        stores.append({"name": "filed", "backend": "courier", "delivery": "maildrop"})
     stores = [{**store, "auth": {"mechanisms": ["PLAIN"]}} for store in stores]
+    (folder / "full.maildrop").write_text(MAILDROP, encoding="utf-8")
+    full = {"address": FULL, "quota": {"storage": "40K"}, "filters": {"maildrop": "full.maildrop"} if len(stores) > 3 else {}}
     common: dict[str, Any] = {"limits": {"auth_failure_delay": 0}}
     here: dict[str, Any] = {
         **common,
         "name": NAME,
         "stores": stores,
         "auth": {"mechanisms": by_password(request.param)},
-        "users": [{"address": ALICE, "aliases": ["al@example.test"]}, {"address": "bob@example.test"}],
+        "users": [{"address": ALICE, "aliases": ["al@example.test"]}, {"address": "bob@example.test"}, full],
         "aliases": {"team@example.test": [ALICE, "bob@example.test"]},
         "message_size_limit": "12M",
         "routes": {"b.test": {"stack": peer}},
@@ -162,7 +175,7 @@ def test_the_suite_passes_and_what_is_left_out_has_its_reason(pair: tuple[Front,
     front, _ = pair
     todo = [
         (one, case)
-        for one, case in scenarios.plan(list(front.endpoints["stores"]))
+        for one, case in scenarios.plan([store for store in front.endpoints["stores"] if store != "filed"])
         if report.topic(one.name) in ("flow", "protocol", "rules", "isolation", "access") and case.way_out in (None, "imaps") and (case.way_in or case.way_out is None)
     ]
     outcomes = scenarios.run(front.endpoints, chosen=todo, jobs=4)
@@ -272,6 +285,30 @@ def test_it_stops_when_its_work_is_done_and_starts_again(pair: tuple[Front, Fron
     assert mta.check(front.state) == (True, "")
     mta.abort(front.state)
     assert mta.start(front.state) and mta.status(front.state).running
+
+
+@pytest.mark.feature("B2", "B8", "C4")
+def test_maildrop_files_sends_on_and_keeps_a_mailbox_to_its_quota(pair: tuple[Front, Front]) -> None:
+    front, _ = pair
+    if "filed" not in front.endpoints["stores"]:
+        pytest.skip(f"{front.endpoints['mta']['backend']} does not deliver by maildrop")
+    for subject in ("for work", "goes onward"):
+        front.send(BOB, FULL, subject, login=BOB)
+    front.message(FULL, "goes onward", store="filed")
+    front.message(BOB, "goes onward", store="filed")
+    with Imap(Where.of(front.endpoints, "filed", "imaps")) as imap:
+        imap.login(FULL, front.password(FULL))
+        assert len(imap.wait(subject="^for work$", mailbox="INBOX.Work")) == 1
+    for number in range(2):
+        with Smtp(Where.of(front.endpoints, "mta", "submission")) as smtp:
+            smtp.login(BOB, front.password(BOB))
+            smtp.send(BOB, [FULL], f"From: {BOB}\r\nTo: {FULL}\r\nSubject: large {number}\r\n\r\n".encode() + (b"x" * 78 + b"\r\n") * 350)
+        front.message(FULL, "large 0", store="filed")
+    until(lambda: front.bounced(BOB, r"full=40example\.test.*552 5\.2\.2 <full@example\.test>: Quota exceeded"), WITHIN, "a bounce")
+    with Imap(Where.of(front.endpoints, "filed", "imaps")) as imap:
+        imap.login(FULL, front.password(FULL))
+        imap.select()
+        assert not imap.uids("SUBJECT", "large 1") and imap.uids("SUBJECT", "large 0")
 
 
 @pytest.mark.feature("B9")
