@@ -22,7 +22,7 @@ from dataclasses import replace as replaced
 from pathlib import Path
 from time import monotonic
 
-from stackctl import command, mailbox, running, state
+from stackctl import belongings, command, mailbox, running, state
 from stackctl.backends import all_backends
 from stackctl.errors import CheckFailed, EngineError, UsageError
 from stackctl.labels import VERBS
@@ -133,9 +133,11 @@ class _Move:
         start = monotonic()
         self.pipe(self.verb(self.source, "out"), self.verb(self.target, "in"))
         seconds = monotonic() - start
+        had = belongings.read(self.known.endpoints, self.source, self.who, self.password)
+        left = belongings.carry(self.known.endpoints, self.target, self.who, self.password, had, replace)
         report(f"{self.who}: reading {self.target} …")
         compared = mailbox.compare(before, self.read(self.target))
-        return replaced(self.moved(before), seconds=seconds, lost=compared.lost, noticed=compared.noticed)
+        return replaced(self.moved(before), seconds=seconds, lost=compared.lost, noticed=(*compared.noticed, *left))
 
     def in_the_way(self, before: Mailbox, there: Mailbox) -> str:
         count = mailbox.alone(there, before)

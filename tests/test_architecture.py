@@ -26,7 +26,7 @@ LAYERS = (
     ("standing", "peers", "logbook", "steps", "directory"),
     ("running",),
     ("trace", "start", "filters", "logins", "traffic", "mta", "queue", "lines"),
-    ("contents", "mailbox", "preload"),
+    ("contents", "mailbox", "belongings", "preload"),
     ("moving",),
     ("stack", "again"),
     ("live", "export", "preview", "faults"),

@@ -212,6 +212,15 @@ class Imap:
         answers: dict[str, list[Any]] = plain.untagged_responses
         return answers
 
+    def rights(self, mailbox: str) -> dict[str, str]:
+        """Who has which rights on a mailbox (RFC 4314); nobody where one may not ask."""
+        try:
+            with self._guard("GETACL"):
+                rows = self.library.getacl(mailbox)  # which leaves quotes as they are
+                return {who.decode("utf-8", "replace").strip('"'): letters.decode().strip('"') for who, letters in rows}
+        except StackctlError:
+            return {}
+
     def would_take(self, octets: int) -> str:
         """"" where the server asks for the message when APPEND announces so many octets (RFC 9051 6.3.12), else its answer. The session is of no more use."""
         plain = self.library._imap

@@ -25,8 +25,11 @@ from test_real_clients import CA, Place, place  # noqa: F401  # a fixture, on th
 
 from stackctl import mailbox, running, state
 from stackctl.cli import app
+from stackctl.clients.failure import AuthRefused
 from stackctl.clients.imap import Imap
+from stackctl.clients.managesieve import ManageSieve
 from stackctl.clients.where import Where
+from stackctl.errors import StackctlError
 from stackctl.mailbox import Mailbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("D9")]
@@ -156,6 +159,58 @@ def test_a_mailbox_goes_through_every_store_and_format(demo: Demo, made: tuple[s
         assert row["same"], (source, target, row)
     again = seen(demo, "courier", who)
     assert mailbox.compare(before, again).lost == ()
+
+
+def sieve(demo: Demo, store: str, who: str) -> ManageSieve:
+    opened = ManageSieve(Where.of(demo.endpoints, store, "sieve"))
+    opened.login(who, running.password_of(demo.state, who))
+    return opened
+
+
+KEEP, FILE = b"keep;\r\n", b'require "fileinto";\r\nfileinto "Work";\r\n'
+
+
+@pytest.mark.feature("C3")
+def test_sieve_scripts_go_along_where_the_other_store_has_them(demo: Demo, migrate: Callable[..., dict[str, Any]]) -> None:
+    who = fresh(demo, "scripts")
+    fill(demo, "old", who, ["INBOX"], 3)
+    with sieve(demo, "old", who) as there:
+        there.put("keep", KEEP)
+        there.put('my "own" Regel', FILE)
+        there.activate('my "own" Regel')
+        with pytest.raises(StackctlError, match="NO"):
+            there.put("bad", b"nonsense;\r\n")
+    row = migrate("old", "dovecot", who)
+    assert row["same"] and not [line for line in row["noticed"] if "Sieve" in line]
+    with sieve(demo, "dovecot", who) as here:
+        assert here.scripts() == {"keep": False, 'my "own" Regel': True} and here.get('my "own" Regel') == FILE
+        here.put("keep", FILE)
+        here.activate("keep")
+    assert [line for line in migrate("old", "dovecot", who)["noticed"] if "Sieve" in line] == [
+        "the Sieve script keep is another one in dovecot, and stays; --replace puts this one in its place"
+    ]
+    with sieve(demo, "dovecot", who) as here:
+        assert here.get("keep") == FILE and here.scripts()["keep"]  # nothing of it was changed unasked
+    assert migrate("old", "dovecot", who, "--replace")["same"]
+    with sieve(demo, "dovecot", who) as here:
+        assert here.get("keep") == KEEP and here.scripts() == {"keep": False, 'my "own" Regel': True}
+    told = migrate("old", "courier", who)["noticed"]
+    assert {"the Sieve script keep is not kept: courier has none", 'the Sieve script my "own" Regel is not kept: courier has none'} <= set(told)
+
+
+def test_rights_that_others_have_are_told(demo: Demo, migrate: Callable[..., dict[str, Any]]) -> None:
+    who = fresh(demo, "rights")
+    fill(demo, "courier", who, ["INBOX", "Work"], 3)
+    assert not [line for line in migrate("courier", "dovecot", who)["noticed"] if "rights" in line]
+    with session(demo, "courier", who) as imap:
+        imap.library.setacl(imap.prefix + "Work", "bob@example.test", "lr")
+    row = migrate("courier", "dovecot", who)
+    assert row["same"] and [line for line in row["noticed"] if "rights" in line] == ["rights on Work are not kept: bob@example.test lr"]
+
+
+def test_a_wrong_password_lets_nobody_at_scripts(demo: Demo) -> None:
+    with ManageSieve(Where.of(demo.endpoints, "dovecot", "sieve")) as here, pytest.raises(AuthRefused):
+        here.login("alice@example.test", "not-the-password")
 
 
 def test_mbox_files_become_maildirs(demo: Demo, migrate: Callable[..., dict[str, Any]]) -> None:
