@@ -23,8 +23,7 @@ from stackctl.steps import Report
 READ = 100  # messages that one FETCH reads, in a mailbox of any size
 _DEEP = 40  # folders in one another, beyond which nobody goes
 _AT_ONCE = 10_000  # messages that are in memory, as they are put into a large mailbox
-_LARGE = 20_000  # messages, from which on
-_FEW = 3  # runs are enough: each takes long, and differs little
+_ENOUGH = 10.0  # seconds for the runs of one figure: in a large mailbox each takes long, and differs little
 
 
 def jobs(one: Contestant) -> list[scenarios.Job]:
@@ -194,7 +193,7 @@ def reading(contest: Contest, report: Report) -> Iterator[Measure]:
                 session.select()
                 session.uids("BODY", "nowhere")  # all have read it once, and made the index that they want
             for what, work in _works(size, sessions):
-                found = contest.in_turn(_FEW if size >= _LARGE else contest.extent.runs, partial(_worked, sessions, work))
+                found = contest.in_turn(contest.extent.runs, partial(_worked, sessions, work), _ENOUGH)
                 yield measure("Speed", what, "ms", "less", found, size)
         finally:
             for session in sessions.values():
