@@ -65,6 +65,7 @@ def user_delete(known: state.State, who: str) -> None:
             return
         who = _known(change.stack, who)
         _take_password(known, who)
+        _take_certificates(known, who)
         known.added.pop(who, None)
         known.deleted = [*dict.fromkeys([*known.deleted, who])]
         known.changed = [other for other in known.changed if other != who]
@@ -219,6 +220,7 @@ def domain_delete(known: state.State, name: str, force: bool = False) -> tuple[s
             raise UsageError(f"{name} has {', '.join(gone[:5])}{f' and {len(gone) - 5} more' * (len(gone) > 5)}", "--force deletes them too; mail stays in the volumes")
         for who in users:
             _take_password(known, who)
+            _take_certificates(known, who)
             known.added.pop(who, None)
         known.deleted = [*dict.fromkeys([*known.deleted, *users])]
         known.changed = [other for other in known.changed if other not in users]
@@ -236,13 +238,12 @@ def certificate_revoke(known: state.State, who: str) -> tuple[str, ...]:
     """
     with changing(known):
         who = valid(mailbox, who, "an address of the stack")
-        mine = tuple(serial for serial, address in known.issued.items() if address == who and serial not in known.revoked)
+        mine = _take_certificates(known, who)
         if not mine:
             raise UsageError(f"{who} has no certificate of the stack {known.name}", f"`stackctl certs client {who}` makes one")
         authority = ca.load(Path(known.endpoints["ca"]), datetime.now(UTC)).pair
         if not ca.make_crl(authority, {}, datetime.now(UTC)):
             raise UsageError(f"{known.endpoints['ca']}: this CA may not sign lists of revoked certificates", "a CA of stackctl's own may: `unset CAROOT`, `stackctl up`")
-        known.revoked |= dict.fromkeys(mine, datetime.now(UTC).isoformat(timespec="seconds"))
     return mine
 
 
@@ -287,6 +288,13 @@ def _take_password(known: state.State, who: str) -> None:
     before = known.credentials.pop(who, None)
     if before and who not in known.added and who not in known.changed:
         known.replaced.setdefault(who, before)
+
+
+def _take_certificates(known: state.State, who: str) -> tuple[str, ...]:
+    """Takes back the certificates that an address was given; their serial numbers. Another account of this name has none of them."""
+    mine = tuple(serial for serial, address in known.issued.items() if address == who and serial not in known.revoked)
+    known.revoked |= dict.fromkeys(mine, datetime.now(UTC).isoformat(timespec="seconds"))
+    return mine
 
 
 def of_file(known: state.State) -> Stack:
