@@ -113,7 +113,12 @@ def test_a_limit_is_found_by_trying(most: int, words: str) -> None:
 
     found, said = contest.limit(taken, 4096)
     assert (int(found.removeprefix("about ").replace(",", "")) in range(most - most // 100, most + 1)) if "least" not in words else found == words
-    assert ("is too large" in said) == (most < 4096) and len(tried) < 20
+    assert ("is too large" in said) == (most < 4096) and len(tried) < 30
+
+
+def test_a_refusal_that_is_not_repeated_is_no_limit() -> None:
+    answers = iter(["", "busy", "", "too large", "too large", *["too large"] * 20])
+    assert contest.limit(lambda size: next(answers), 16, 4)[0] == "8"
 
 
 def test_a_setting_has_its_lines_with_it() -> None:

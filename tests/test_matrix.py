@@ -159,7 +159,7 @@ def test_pytest_writes_what_came_of_tests(pytester: pytest.Pytester, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     pytester.makeini("[pytest]\nmarkers =\n    feature(id): one\n    e2e: one\n")
     pytester.makepyfile(RUN)
-    pytester.runpytest_subprocess("-p", "drove", "-p", "feature_results", "--feature-results", "out/f.json", "-n", "1")
+    pytester.runpytest_subprocess("-p", "drove", "-p", "feature_results", "--feature-results", "out/f.json", "--junitxml", "out/j.xml", "-n", "1")
     found = {one.name.partition("::")[2]: one for one in read((pytester.path / "out/f.json").read_bytes(), "f.json").tests}
     assert {name: (one.verdict, one.features, one.servers, one.real) for name, one in found.items()} == {
         "test_good[dovecot-2-3]": ("passed", ("B1",), ("dovecot-2.3",), False),
@@ -167,6 +167,10 @@ def test_pytest_writes_what_came_of_tests(pytester: pytest.Pytester, monkeypatch
         "test_bad": ("failed", ("B8", "B9"), (), True),
         "test_skip": ("skipped", ("D1",), (), False),
         "test_late": ("failed", ("D2",), (), False),
+    }
+    said = {one.name.partition("::")[2]: one for one in read((pytester.path / "out/j.xml").read_bytes(), "j.xml").tests if one.features}
+    assert {name: (one.verdict, one.features, one.servers, one.real) for name, one in said.items()} == {
+        name: (one.verdict, one.features, one.servers, one.real) for name, one in found.items()
     }
     assert found["test_skip"].reason == "no such thing here" and "1 == 2" in found["test_bad"].reason and "torn down" in found["test_late"].reason
 

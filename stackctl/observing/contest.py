@@ -277,11 +277,14 @@ def measure(section: str, what: str, unit: str, better: Any, runs: Mapping[str, 
 
 
 def limit(taken: Callable[[int], str], ceiling: int, least: int = 1) -> tuple[str, str]:
-    """The largest size that is taken, found by doubling and then halving to a hundredth; and what is said of the next. `taken` is "" for a size that is."""
+    """The largest size that is taken, found by doubling and then halving to a hundredth; and what is said of the next. `taken` is "" for a size that is.
+
+    A refusal counts where it is repeated: another one may be about the moment.
+    """
     good, bad, said = 0, 0, ""
     size = least
     while size <= ceiling:
-        if answer := taken(size):
+        if answer := taken(size) and taken(size):
             bad, said = size, answer
             break
         good, size = size, size * 2
@@ -289,7 +292,7 @@ def limit(taken: Callable[[int], str], ceiling: int, least: int = 1) -> tuple[st
         return f"at least {good:,}", "every size that was tried was taken"
     while bad - good > max(1, good // 100):
         middle = (good + bad) // 2
-        if answer := taken(middle):
+        if answer := taken(middle) and taken(middle):
             bad, said = middle, answer
         else:
             good = middle
