@@ -22,6 +22,7 @@ RULES = logbook.rules(
         "mta": "postfix",
         "exim": "exim",
         "courier-mta": "courier-mta",
+        "sendmail": "sendmail",
         "dovecot": "dovecot",
         "old": "dovecot-2.3",
         "courier": "courier",
@@ -87,6 +88,29 @@ SEEN = [
         "INFO: courieresmtpd: error,relay=::ffff:192.168.0.1,port=46696,from=<a@b.example>,to=<x@outside.example>: 554 5.7.1 <x>: Relay access denied",
     ),
     ("courier-mta", "debug", False, "INFO: courieresmtpd: started,ip=[::ffff:192.168.0.1],port=[46764]"),
+    ("sendmail", "info", False, "info sendmail[56]: 6B1GtD83000055: done; delay=00:00:00, ntries=1"),
+    ("sendmail", "debug", False, "debug sendmail[57]: AUTH warning: no mechanisms"),
+    ("sendmail", "info", False, "info sendmail[56]: 6B1GtD83000055: to=a@b.test.dovecot.store.internal, delay=00:00:00, mailer=x, dsn=2.0.0, stat=Sent"),
+    (
+        "sendmail",
+        "info",
+        True,
+        "info sendmail[198]: 6B1GnVxh000100: to=x@example.test.dovecot.store.internal, delay=00:00:12, xdelay=00:00:11, mailer=store_dovecot, pri=64172,"
+        " relay=dovecot.example.test. [172.23.0.2], dsn=4.4.2, stat=Deferred: Connection timed out with dovecot.example.test.",
+    ),
+    (
+        "sendmail",
+        "notice",
+        True,
+        "notice sendmail[55]: 6B1GtD84000055: ruleset=check_rcpt, arg1=<x@outside.example>, relay=_gateway [172.23.0.1], reject=554 5.7.1 Relay access denied",
+    ),
+    (
+        "sendmail",
+        "notice",
+        True,
+        "notice sendmail[79]: 6B1GtJ7a000079: collect: relay=_gateway, from=<a@b.c>, info=Bare linefeed (LF) not allowed, where=header, status=tempfail",
+    ),
+    ("sendmail", "warning", True, "warning sendmail[57]: 6B1GtE0k000057: AUTH failure (PLAIN): authentication failure (-13), user=alice@example.test"),
     ("dovecot", "info", False, "Nov 24 08:30:15 lmtp(bob@example.test)<18><GVwfDRdLBWsSAAAAdn9kMw>: Info: sieve: msgid=<a@b>: stored mail into mailbox 'INBOX'"),
     ("dovecot", "info", False, "Nov 24 08:30:15 lmtp(bob@example.test)<18><GVwf:R2>: Info: msgid=<Error: Fatal: x@b>: saved mail to INBOX"),
     (
@@ -238,6 +262,55 @@ def test_couriers_lines_are_those_of_a_messages_way(kind: str, text: str, told: 
     assert told.items() <= event.groups.items()
     assert event.groups.get("id", "000000006B0EF0D9.00000050") == "000000006B0EF0D9.00000050"
     assert not list(RULES["courier-mta"].events(Line("2026-11-25T02:09:35.178000000Z", "courier-mta", f"{COURIER}<x@y>: 450 4.4.1 down"), ("delivery",)))
+
+
+SENDMAIL = "info sendmail[56]: 6B1GtD83000055: "
+FROM = (
+    f"{SENDMAIL}from=<a@b.example>, size=325, class=0, nrcpts=1, msgid=<x.1@b.example>, bodytype=8BITMIME, proto=ESMTPSA, daemon=submission, relay=_gateway [172.23.0.1]"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        ("accepted", FROM, {"process": "sendmail[56]", "client": "_gateway [172.23.0.1]"}),
+        ("queued", FROM, {"sender": "a@b.example", "size": "325", "recipients": "1"}),
+        ("identified", FROM, {"message_id": "x.1@b.example"}),
+        (
+            "delivery",
+            f"{SENDMAIL}to=two@inbox.example.test.dovecot.store.internal, delay=00:00:01, xdelay=00:00:00, mailer=store_dovecot, pri=120269,"
+            " relay=dovecot.example.test. [172.23.0.2], dsn=2.0.0, stat=Sent",
+            {"recipient": "two@inbox.example.test.dovecot.store.internal", "status": "sent", "relay": "dovecot.example.test. [172.23.0.2]", "reply": "Sent"},
+        ),
+        (
+            "delivery",
+            f"{SENDMAIL}to=<joe@f.example>, ctladdr=<a@b.example>, delay=00:00:01, mailer=hop_1, relay=mx. [10.0.0.1], dsn=5.7.1, stat=No",
+            {"recipient": "joe@f.example", "status": "bounced", "dsn": "5.7.1", "reply": "No"},
+        ),
+        ("successor", f"{SENDMAIL}6B1GGSMj000052: DSN: Service unavailable", {"successor": "6B1GGSMj000052", "what": "DSN: Service unavailable"}),
+        (
+            "rejected",
+            "notice sendmail[56]: 6B1GtD83000055: ruleset=check_rcpt, arg1=<x@outside.example>, relay=_gateway [172.23.0.1], reject=554 5.7.1 Relay access denied",
+            {"recipient": "x@outside.example", "client": "_gateway [172.23.0.1]", "verdict": "reject", "reason": "554 5.7.1 Relay access denied"},
+        ),
+        (
+            "rejected",
+            "notice sendmail[56]: 6B1GtD83000055: ruleset=check_mail, arg1=<b@example.test>, relay=_gateway [172.23.0.1], reject=553 5.7.1 not owned",
+            {"sender": "b@example.test", "reason": "553 5.7.1 not owned"},
+        ),
+        ("removed", f"{SENDMAIL}done; delay=00:00:00, ntries=1", {}),
+    ],
+)
+def test_sendmails_lines_are_those_of_a_messages_way(kind: str, text: str, told: dict[str, str]) -> None:
+    (event,) = RULES["sendmail"].events(Line("2026-11-25T02:09:35.178000000Z", "sendmail", text), (kind,))
+    assert told.items() <= event.groups.items()
+    assert event.groups["id"] == "6B1GtD83000055"
+
+
+def test_what_sendmail_never_took_is_no_message() -> None:
+    """A session that ended before the end of its message, or whose message was refused."""
+    line = Line("2026-11-25T02:09:35.178000000Z", "sendmail", f"{SENDMAIL}from=<a@b.example>, size=10, class=0, nrcpts=1, proto=ESMTP, daemon=smtp, relay=_gateway [::1]")
+    assert not list(RULES["sendmail"].events(line))
 
 
 @pytest.mark.parametrize(
