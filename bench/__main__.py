@@ -16,7 +16,7 @@ from imaplib import IMAP4
 from pathlib import Path
 from smtplib import SMTPException
 
-from bench import accounts, contents, fixture, flakes, live, logs, mail, moving, size, start
+from bench import accounts, bare, contents, fixture, flakes, live, logs, mail, moving, mta, size, start
 from bench.figures import Figure, table
 from bench.stacks import Bench
 from stackctl.backends import all_backends
@@ -34,6 +34,9 @@ def measures() -> dict[str, Measure]:
         found[f"burst-{store.name}"] = partial(mail.burst, store=store)
         found[f"sessions-{store.name}"] = partial(mail.sessions, store=store)
         found[f"outside-{store.name}"] = partial(mail.outside, store=store)
+    for server in all_backends().values():
+        if server.role == "mta" and (bare.HERE / server.name).is_dir():
+            found[f"mta-{server.name}"] = partial(mta.mta, backend=server)
     return found | {
         "accounts": accounts.accounts,
         "contents": contents.contents,

@@ -92,6 +92,7 @@ class Side:
     store: bare.Server
     reader: Reader
     way_in: str = "127.0.0.1:25"  # as it is seen beside the MTA
+    sender: bare.Server | None = None  # what has smtp-source and is beside the MTA, where the MTA's own image lacks it
     worked: list[float] = field(default_factory=list)  # processor seconds of each piece of work
 
     def one(self, session: smtplib.SMTP) -> float:
@@ -108,7 +109,7 @@ class Side:
         argv = ["smtp-source", "-d", "-s", str(CONNECTIONS), "-l", str(OCTETS), "-m", str(MESSAGES), "-f", "bench@elsewhere.test", "-t", WHO, self.way_in]
 
         def sent() -> None:
-            status, output = self.mta.run(argv)
+            status, output = (self.sender or self.mta).run(argv)
             if status != 0:
                 raise CheckFailed(f"the burst failed: {output.strip()}")
             self.reader.until(MESSAGES, 0.02)
@@ -169,10 +170,11 @@ def _sides(bench: Bench, store: backends.Backend, outside: bool = False) -> Iter
 def single(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """One message at a time."""
     with _sides(bench, store) as (stack, twin):
-        yield from _single(stack, twin, store.name, "bare", most=1.2)
+        yield from one_at_a_time(stack, twin, store.name, "bare", most=1.2)
 
 
-def _single(stack: Side, twin: Side, what: str, against: str, most: float | None = None) -> Iterator[Figure]:
+def one_at_a_time(stack: Side, twin: Side, what: str, against: str, most: float | None = None) -> Iterator[Figure]:
+    """How long one message takes, of sixty."""
     with smtplib.SMTP(*stack.smtp, timeout=WITHIN) as mine, smtplib.SMTP(*twin.smtp, timeout=WITHIN) as its:
         for session in (mine, its):
             session.ehlo()
@@ -182,7 +184,7 @@ def _single(stack: Side, twin: Side, what: str, against: str, most: float | None
     yield Figure("single", f"{what}: accepted to visible, p95", "ms", p95(ours), p95(theirs), against)
 
 
-def _work(stack: Side, twin: Side, runs: int, what: str, work: Callable[[Side], float]) -> Iterator[Figure]:
+def rates(stack: Side, twin: Side, runs: int, what: str, work: Callable[[Side], float]) -> Iterator[Figure]:
     """The rate of some work, and the processor time of both servers for it."""
     interleaved(1, lambda: work(stack), lambda: work(twin))  # warms both
     for side in (stack, twin):
@@ -195,21 +197,21 @@ def _work(stack: Side, twin: Side, runs: int, what: str, work: Callable[[Side], 
 def burst(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """A thousand messages over ten connections into one mailbox."""
     with _sides(bench, store) as (stack, twin):
-        yield from _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many)
+        yield from rates(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many)
 
 
 def outside(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """The same messages, one at a time and many at once, beside the servers outside containers: what containers cost, and the rest of a stack."""
     with _sides(bench, store, outside=True) as (stack, twin):
-        yield from _single(stack, twin, store.name, "outside")
-        for figure in _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many):
+        yield from one_at_a_time(stack, twin, store.name, "outside")
+        for figure in rates(stack, twin, runs, f"{store.name}: {MESSAGES} messages, {CONNECTIONS} at once", Side.many):
             yield dataclasses.replace(figure, against="outside", least=None)
 
 
 def sessions(bench: Bench, runs: int, store: backends.Backend) -> Iterator[Figure]:
     """Logins, and a thousand messages fetched, over IMAPS."""
     with _sides(bench, store) as (stack, twin):
-        yield from _work(stack, twin, runs, f"{store.name}: logins over IMAPS, {CONNECTIONS} at once", Side.logins)
+        yield from rates(stack, twin, runs, f"{store.name}: logins over IMAPS, {CONNECTIONS} at once", Side.logins)
         for side in (stack, twin):
             side.many()
-        yield from _work(stack, twin, runs, f"{store.name}: {MESSAGES} messages fetched over IMAPS", Side.fetches)
+        yield from rates(stack, twin, runs, f"{store.name}: {MESSAGES} messages fetched over IMAPS", Side.fetches)

@@ -92,6 +92,7 @@ class Pair:
     mta: Server
     store: Server
     authority: bytes
+    ids: tuple[str, ...] = ()  # of their containers, the MTA's first
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=self.authority.decode())
@@ -108,34 +109,40 @@ class _Parts:
     authority: bytes
 
 
-def _parts(store: Backend, places: Places) -> _Parts:
-    mta = render.services(Stack())[0].backend  # the default one
+def default_mta() -> Backend:
+    """The MTA of a stack that names none."""
+    return render.services(Stack())[0].backend
+
+
+def _parts(mta: Backend, store: Backend, places: Places) -> _Parts:
     now = datetime.now(UTC)
     authority = ca.make_ca(["example.test"], now)
     leaf = ca.make_leaf(authority, ["store.example.test"], now)
     store_files, mta_files = ({path.name: places.into(path.read_bytes()) for path in sorted((HERE / backend.name).iterdir())} for backend in (store, mta))
-    mta_files["main.cf"] += store_files.pop("delivery.cf")
+    delivery = store_files.pop("delivery.cf")  # how the default MTA brings it its mail; another has that in its own file
+    if mta == default_mta():
+        mta_files["main.cf"] += delivery
     store_files |= {"cert.pem": leaf.certificate, "key.pem": leaf.key, "bundle.pem": leaf.key + leaf.certificate}
     return _Parts(mta, store, mta_files, store_files, authority.certificate)
 
 
 @contextlib.contextmanager
-def pair(bench: Bench, store: Backend) -> Iterator[Pair]:
-    """An MTA and this store, bare, on a network of their own; nothing is left of them afterwards."""
-    parts = _parts(store, Places())
-    with bench.removed(bench.name(f"bare-{store.name.replace('.', '-')}")) as name:
+def pair(bench: Bench, store: Backend, mta: Backend | None = None) -> Iterator[Pair]:
+    """This store and an MTA (the default one), bare, on a network of their own; nothing is left of them afterwards."""
+    parts = _parts(mta or default_mta(), store, Places())
+    with bench.removed(bench.name(f"bare-{parts.mta.name}-{store.name.replace('.', '-')}")) as name:
         inventory.client().api.create_network(name, labels={LABEL: name})
         engine.make_volumes(name, ["mail", "spool"])
         runs = [Container(_run(name, *what)) for what in (("store", store, parts.store_files), ("mta", parts.mta, parts.mta_files))]
-        places = _published(runs[1].id, 25), _published(runs[0].id, 993)
-        yield _answering(Pair(*places, runs[1], runs[0], parts.authority))
+        places = published(runs[1].id, 25), published(runs[0].id, 993)
+        yield _answering(Pair(*places, runs[1], runs[0], parts.authority, (runs[1].id, runs[0].id)))
 
 
 @contextlib.contextmanager
 def outside(bench: Bench, store: Backend) -> Iterator[Pair]:
     """The same two outside containers, on this machine's loopback."""
     smtp, lmtp, imaps = (ports.free("127.0.0.1", set()) for _ in range(3))
-    parts = _parts(store, Places("127.0.0.1", smtp, lmtp, imaps, f"[127.0.0.1]:{lmtp}"))
+    parts = _parts(default_mta(), store, Places("127.0.0.1", smtp, lmtp, imaps, f"[127.0.0.1]:{lmtp}"))
     tags = images.build([parts.mta, store], Debian())
     with tempfile.TemporaryDirectory(dir=bench.folder) as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -191,7 +198,7 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _published(container: str, port: int) -> tuple[str, int]:
+def published(container: str, port: int) -> tuple[str, int]:
     """Where a port of a container is published."""
     [where] = inventory.inspect(container)["NetworkSettings"]["Ports"][f"{port}/tcp"]
     return where["HostIp"], int(where["HostPort"])
@@ -203,15 +210,20 @@ def _listens(server: Server, place: tuple[str, int], greeting: bytes) -> None:
     while True:
         if why := server.ended():
             raise EngineError(f"the bare server {why}\n{server.logs()}")
-        with contextlib.suppress(OSError), socket.create_connection(place, 5) as sock:
-            sock.settimeout(0.2 if not greeting else 5)
-            try:
-                data = sock.recv(100)
-                if data and data.startswith(greeting):
-                    return
-            except TimeoutError:
-                if not greeting:  # it waits for the client's first octet, as TLS does
-                    return
+        if greets(place, greeting):
+            return
         if time.monotonic() > deadline:
             raise EngineError(f"nothing answers at {place[0]}:{place[1]}\n{server.logs()}")
         time.sleep(0.01)
+
+
+def greets(place: tuple[str, int], greeting: bytes) -> bool:
+    """Whether a server says what its greeting begins with; b"" for one that waits for the client's first octet, as TLS does."""
+    with contextlib.suppress(OSError), socket.create_connection(place, 5) as sock:
+        sock.settimeout(0.2 if not greeting else 5)
+        try:
+            data = sock.recv(100)
+            return bool(data) and data.startswith(greeting)
+        except TimeoutError:
+            return not greeting
+    return False
