@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, lines, load, peers, ports, render, standing, start, state, tokens
+from stackctl import addresses, ca, certificate, compose, directory, engine, images, inventory, lines, load, peers, ports, render, running, standing, start, state, tokens
 from stackctl.errors import EngineError, PortTaken
 from stackctl.labels import NETWORK, VERBS, config_volume, volume_name
 from stackctl.mechanisms import CERTIFICATE
@@ -332,6 +332,7 @@ def _renew(plan: Plan, before: Mapping[str, Mapping[str, str]], existing: Mappin
 def apply_accounts(stack: Stack, known: state.State) -> None:
     """Hands changed accounts of a running stack to its servers, without a restart; `stack` is what its file says."""
     plan = _plan(stack, known)
+    running.require(known, [service.name for service in plan.services if _verbs(plan, service, known.pushed)])  # one that cannot hear of it: nothing changes
     known.endpoints["accounts"] = [{"address": user.address, "password": None} for user in plan.stack.users]
     before = _push(plan, known, inventory.volumes(stack.name))
     with ThreadPoolExecutor(len(plan.services)) as pool:
@@ -372,12 +373,16 @@ def _changed(plan: Plan, service: Service, before: Mapping[str, Mapping[str, str
     return sorted(path for path, file in plan.files[service.name].items() if before.get(service.name, {}).get(path) != file.digest)
 
 
-def _apply(plan: Plan, service: Service, known: state.State, before: Mapping[str, Mapping[str, str]]) -> None:
-    """Has a running server take its new files. `before` is what it had: where it fails, the next command tries again."""
+def _verbs(plan: Plan, service: Service, before: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """By which verbs, each with its arguments, a running server takes its new files."""
     paths = _changed(plan, service, before)
     accounts, others = ([path for path in paths if plan.files[service.name][path].on_change == kind] for kind in ("accounts", "reload"))
-    verbs = [*([["accounts-changed", *accounts]] if accounts else []), *([["reload"]] if others else [])]
-    for verb, *named in verbs:
+    return [*([["accounts-changed", *accounts]] if accounts else []), *([["reload"]] if others else [])]
+
+
+def _apply(plan: Plan, service: Service, known: state.State, before: Mapping[str, Mapping[str, str]]) -> None:
+    """Has a running server take its new files. `before` is what it had: where it fails, the next command tries again."""
+    for verb, *named in _verbs(plan, service, before):
         status, output = engine.execute(known.containers[service.name], [f"{VERBS}/{verb}", *named])
         if status != 0:
             now = known.pushed[service.name]  # the refused files are in the volume all the same: whatever comes next replaces them

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import smtplib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from outside import Quick, absent, refused, send
 from program import Program, docker, until
 
-from stackctl import live, stack, state
+from stackctl import faults, live, stack, state
 from stackctl.scenario import Context
 
 pytestmark = [pytest.mark.e2e, pytest.mark.feature("B6")]
@@ -145,6 +147,55 @@ def test_what_cannot_be_is_code_2_and_changes_nothing(case: str, addressed: Prog
     _, error = quick("alias", *arguments, code=2)
     assert said in error and not re.search(r"[^\n\x20-\x7e]", error), error
     assert (addressed.state / "state.json").read_text() == before
+
+
+@pytest.mark.feature("D7", "B7")
+def test_a_change_that_a_server_cannot_hear_of_changes_nothing(addressed: Program, quick: Quick) -> None:
+    """A store is paused: it is needed for a user, and for an alias it is not."""
+    known = json.loads((addressed.state / "state.json").read_text())
+    store, container = next((name, id_) for name, id_ in known["containers"].items() if name in known["endpoints"]["stores"])
+    docker("pause", container)
+    try:
+        for arguments in (("user", "add", "late@example.test", "--generate"), ("user", "delete", "alice@example.test")):
+            before = (addressed.state / "state.json").read_text()
+            _, error = quick(*arguments, code=1)
+            assert error.startswith(f"stackctl: {store} of the stack {addressed.name} does not run (paused)\n  next: `stackctl resume`")
+            assert (addressed.state / "state.json").read_text() == before
+        quick("alias", "set", "meanwhile@example.test", "alice@example.test")
+        quick("alias", "delete", "meanwhile@example.test")
+    finally:
+        docker("unpause", container)
+    quick("user", "add", "late@example.test", "--generate")
+    quick("user", "delete", "late@example.test")
+
+
+def test_a_client_that_comes_while_something_changes_is_never_told_of_it(addressed: Program, quick: Quick, mail: Context) -> None:
+    """Tables of patterns are replaced whole: each client is answered as before or as after. Files that the engine takes away and writes anew are not read."""
+    over = threading.Event()
+
+    def changes() -> None:
+        known = state.load(addressed.name)
+        while not over.is_set():
+            faults.put(known, "bob@example.test", reply=450)
+            faults.clear(known, "bob@example.test")
+
+    seen: set[int] = set()
+    changing = threading.Thread(target=changes)
+    changing.start()
+    try:
+        deadline = time.monotonic() + 6
+        host, port = mail.endpoints["mta"]["smtp"]
+        while time.monotonic() < deadline:
+            with smtplib.SMTP(host, port, timeout=30) as client:
+                client.ehlo()
+                client.mail("somebody@elsewhere.example")
+                seen.add(client.rcpt("bob@example.test")[0])
+                assert client.rcpt("alice@example.test")[0] == 250
+                assert client.rcpt("550.rcpt@fault.example.test")[0] == 550
+    finally:
+        over.set()
+        changing.join()
+    assert seen <= {250, 450}
 
 
 def test_a_command_keeps_its_quotes_and_breaks_out_of_nothing(addressed: Program, quick: Quick, mail: Context) -> None:

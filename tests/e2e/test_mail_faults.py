@@ -94,6 +94,20 @@ def test_a_slow_address_is_slow_and_gets_its_mail(mail: Context) -> None:
         assert until(lambda: mail.look("slow-1s@inbox.example.test", store), WITHIN)  # noqa: B023
 
 
+@pytest.mark.parametrize("stage", ["rcpt", "data", "end"])
+def test_a_user_is_slow_while_it_is_set_and_nobody_else(stage: str, mail: Context, cleared: Quick) -> None:
+    def seconds(who: str) -> float:
+        start = time.monotonic()
+        assert sent(mail, who) == [250, 250, 354, 250]
+        return time.monotonic() - start
+
+    cleared("fault", "set", ALICE, "--slow", "2", "--at", stage)
+    assert seconds(ALICE) >= 2
+    assert min(seconds(BOB) for _ in range(3)) < 2
+    cleared("fault", "clear")
+    assert min(seconds(ALICE) for _ in range(3)) < 2
+
+
 def test_greylisting_takes_the_second_attempt_of_each_recipient(mail: Context) -> None:
     who = faulty(f"grey+{mail.tag}")
     assert sent(mail, who) == [250, 451]

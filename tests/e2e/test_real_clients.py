@@ -202,3 +202,60 @@ def test_the_container_may_do_nothing_and_knows_no_password(place: Place) -> Non
     about = docker("inspect", place.container)
     assert '"ReadonlyRootfs": true' in about and re.search(r'"CapAdd": null,\s+"CapDrop": \[\s+"ALL"\s+\]', about)
     assert place.context().password(place.context().fresh()) not in about
+
+
+# --- What fails on purpose: docs/faults.md
+
+POP3 = tuple(name for name in READERS if "pop3" in name)
+
+
+@pytest.fixture
+def fault(cli: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Callable[..., None]]:
+    """Sets a fault, as `stackctl fault …` does; afterwards nothing fails any more."""
+
+    def put(*arguments: str) -> None:
+        done = cli("fault", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    yield put
+    put("clear")
+
+
+@pytest.mark.feature("A6", "B5")
+@pytest.mark.parametrize(("local", "code"), [("450.rcpt", "450"), ("552.end", "552"), ("554.data", "554")])
+def test_every_program_that_sends_is_told_the_fault_of_an_address(place: Place, local: str, code: str) -> None:
+    to = f"{local}+clients@fault.example.test"
+    with ThreadPoolExecutor(len(SENDERS)) as pool:
+        for program, (_, _, done) in zip(SENDERS, pool.map(lambda name: send(place, name, "587", to=to), SENDERS), strict=True):
+            assert done.returncode != 0, f"{program}: {done.stdout}"
+            # At the end of the data curl says of any refusal that it is weird.
+            assert re.search(f"{code}|Weird server reply", done.stdout + done.stderr), f"{program}: {done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.feature("A6", "B5")
+@pytest.mark.parametrize(
+    ("arguments", "said", "unharmed"),
+    [
+        (("certificate", "expired"), r"certificate|verif|expired", ()),
+        (("certificate", "old-tls"), r"protocol|version|ssl|tls|handshake", ()),
+        (("logins",), r"temporary|unavailable|auth|login|response reading failed", ()),  # Courier, of the stores, hangs up
+        (("connection", "{store}.imaps", "--refuse"), r"refused|connect|closed|reset|eof|handshake|ssl|recv|socket|error", POP3),
+    ],
+    ids=["expired", "old-tls", "logins", "refused"],
+)
+def test_every_program_that_reads_meets_a_fault(
+    place: Place, boxes: Callable[[str], Box], fault: Callable[..., None], arguments: tuple[str, ...], said: str, unharmed: tuple[str, ...]
+) -> None:
+    box, other = boxes(STORES[0]), boxes(STORES[1])
+    fault(*(word.format(store=STORES[0]) for word in arguments))
+    with ThreadPoolExecutor(len(READERS)) as pool:
+        for program, done in zip(READERS, pool.map(lambda name: box.read(place, name), READERS), strict=True):
+            if program in unharmed:
+                assert done.returncode == 0 and FOR_SURE in done.stdout, f"{program}: {done.stderr}"
+            else:
+                assert done.returncode != 0 and FOR_SURE not in done.stdout, f"{program}: {done.stdout}"
+                assert re.search(said, done.stdout + done.stderr, re.IGNORECASE), f"{program}: {done.stdout}\n{done.stderr}"
+    if unharmed:
+        assert FOR_SURE in other.read(place, "curl-imaps").stdout, "the other stores go on"
+    fault("clear")
+    assert FOR_SURE in box.read(place, "curl-imaps").stdout
