@@ -304,7 +304,7 @@ def test_maildrop_files_sends_on_and_keeps_a_mailbox_to_its_quota(pair: tuple[Fr
             smtp.login(BOB, front.password(BOB))
             smtp.send(BOB, [FULL], f"From: {BOB}\r\nTo: {FULL}\r\nSubject: large {number}\r\n\r\n".encode() + (b"x" * 78 + b"\r\n") * 350)
         front.message(FULL, "large 0", store="filed")
-    until(lambda: front.bounced(BOB, r"full=40example\.test.*552 5\.2\.2 <full@example\.test>: Quota exceeded"), WITHIN, "a bounce")
+    until(lambda: front.bounced(BOB, r"<full@example\.test>.*552 5\.2\.2 <full@example\.test>: Quota exceeded"), WITHIN, "a bounce")
     with Imap(Where.of(front.endpoints, "filed", "imaps")) as imap:
         imap.login(FULL, front.password(FULL))
         imap.select()
