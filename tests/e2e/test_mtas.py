@@ -150,6 +150,7 @@ def pair(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Front, 
         "auth": {"mechanisms": by_password(request.param)},
         "users": [{"address": ALICE, "aliases": ["al@example.test"]}, {"address": "bob@example.test"}, full],
         "aliases": {"team@example.test": [ALICE, "bob@example.test"]},
+        "system_aliases": {"ops": [ALICE, "night"], "night": ["/dev/null"]},
         "message_size_limit": "12M",
         "routes": {"b.test": {"stack": peer}},
     }
@@ -242,6 +243,18 @@ def test_nobody_smuggles_another_recipient_into_an_address(pair: tuple[Front, Fr
     assert b"Subject: marker" in context.mailbox(wanted, 1, way="imaps")[0]
     volumes = all_backends()[front.endpoints["mta"]["backend"]].container.volumes.values()
     assert not docker("exec", front.state.containers["mta"], "sh", "-c", 'find /tmp "$@" -name x 2>/dev/null || true', "-", *volumes)
+
+
+@pytest.mark.feature("B6")
+def test_a_system_alias_reaches_people_and_what_is_thrown_away_makes_no_bounce(pair: tuple[Front, Front]) -> None:
+    front, _ = pair
+    for subject, to in (("to nobody", "night@example.test"), ("to people", "ops@example.test")):
+        front.send(ALICE, to, subject, login=ALICE)
+    assert front.message(ALICE, "to people")
+    until(lambda: not queue.messages(front.state), WITHIN, "an empty queue")
+    assert not front.bounced(ALICE, "ops@|night@")
+    with pytest.raises(TimedOut):
+        front.message(ALICE, "to nobody", within=0.5)
 
 
 @pytest.mark.feature("B10", "B9")
