@@ -313,7 +313,7 @@ Diagnostic-Code: smtp; 550 5.1.1 <joe@example.test>
     User unknown
 
 Final-Recipient: rfc822; ann@example.test
-Action: delayed
+Action: delayed (it is tried again)
 Status: 4.4.1
 
 --b

@@ -60,7 +60,7 @@ def _recipients(message: Message) -> Iterator[Recipient]:
                 if fields["Action"]:
                     yield Recipient(
                         _typed(fields["Original-Recipient"] or fields["Final-Recipient"]),  # the second is the MTA's own address of a store
-                        fields["Action"].strip().lower(),
+                        fields["Action"].partition("(")[0].strip().lower(),  # RFC 3464 2.1.1: a comment may follow
                         str(fields["Status"] or "").partition(" ")[0].strip(),
                         _typed(fields["Diagnostic-Code"]),
                     )

@@ -1,4 +1,4 @@
-"""Every MTA but the default: the scenarios that are about it, its queue, what it is allowed, and mail to and from a stack with the default one."""
+"""Every MTA but the default: the scenarios that are about it, its queue, what it is allowed, and mail to a next hop."""
 
 from __future__ import annotations
 
@@ -356,23 +356,6 @@ def test_the_queue_is_part_of_a_snapshot(pair: tuple[Front, Front]) -> None:
     assert [one.queue_id for one in queue.messages(front.state)] == [kept.queue_id]
     assert queue.change(front.state, "delete", ["ALL"]) == 1
     contents.delete(front.state, "before")
-
-
-@pytest.mark.feature("B2", "B11")
-def test_two_mtas_exchange_mail_over_verified_tls_and_bounces(pair: tuple[Front, Front]) -> None:
-    """Every pair with the default MTA, in both directions."""
-    front, peer = pair
-    front.send(ALICE, "bea@b.test", "to the peer", login=ALICE)
-    peer.send("bea@b.test", ALICE, "from the peer", login="bea@b.test")
-    there, back = peer.message("bea@b.test", "to the peer"), front.message(ALICE, "from the peer")
-    for message, sender, receiver in ((there, "mail.example.test", "mail.b.test"), (back, "mail.b.test", "mail.example.test")):
-        hop = next(" ".join(line.split()) for line in message.get_all("Received", []) if f"by {receiver}" in line)
-        assert sender in hop and "TLSv1.3" in hop.replace("TLS1.3", "TLSv1.3") and "with ESMTPS " in hop
-    front.send(ALICE, "nobody@b.test", "to nobody there", login=ALICE)
-    peer.send("bea@b.test", "nobody@example.test", "to nobody here", login="bea@b.test")
-    for one, who in ((front, ALICE), (peer, "bea@b.test")):
-        bounce = one.message(who, ".*(?:failed|Undelivered|delivery status|Returned).*")
-        assert bounce.get_content_type() == "multipart/report" and "User unknown" in bounce.as_string()
 
 
 @pytest.mark.feature("B2", "B11")
