@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import NAME
-from program import Program, docker
+from program import Program, docker, until
 from puresasl.client import SASLClient
 from scramp import ScramClient
 
@@ -146,7 +146,7 @@ def submit(endpoints: dict[str, Any], mechanism: str, user: str, password: str, 
     """Logs in at a port for submission. Raises smtplib's error where the login is refused."""
     with submission(endpoints, port) as session:
         session.ehlo()
-        assert session.esmtp_features["auth"].split() == SASL + TOKENS
+        assert session.esmtp_features["auth"].split() == [*SASL, "OTP", *TOKENS]
         answer = client(mechanism, user, password)
         initial = answer(b"")
         code, said = session.docmd(f"AUTH {mechanism}", base64.b64encode(initial).decode())
@@ -206,6 +206,26 @@ def pop(endpoints: dict[str, Any], store: str, mechanism: str, user: str, passwo
         while said.startswith(b"+ "):
             said = session._shortcmd(base64.b64encode(answer(base64.b64decode(said[2:]))).decode())  # type: ignore[attr-defined]
         return session.stat()
+
+
+def test_a_one_time_password_submits_once(endpoints: dict[str, Any]) -> None:
+    who, password = "sender@inbox.example.test", endpoints["disposable"]["password"]
+    asked: list[str] = []
+
+    def attempt(answer: Callable[[str], str]) -> int:
+        """The code of a login, 0 where there was no challenge: met by the end of the process that wrote the state of the login before."""
+        with submission(endpoints, "submissions") as session:
+            session.ehlo()
+            code, challenge = session.docmd("AUTH OTP", base64.b64encode(f"\0{who}".encode()).decode())
+            if code != 334:
+                return 0
+            asked.append(base64.b64decode(challenge).decode())
+            return session.docmd(base64.b64encode(answer(asked[-1]).encode()).decode())[0]
+
+    for _ in range(2):
+        assert until(lambda: attempt(lambda challenge: one_time_password(challenge, password)), 10) == 235
+    assert until(lambda: attempt(lambda _: one_time_password(asked[0], password)), 10) == 535
+    assert [int(one.split()[1]) for one in asked] == [999, 998, 997]
 
 
 @BOTH
