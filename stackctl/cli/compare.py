@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def compare(
     servers: Annotated[list[str] | None, typer.Argument(metavar="[SERVER]...", help="Two or more, such as dovecot, dovecot-2.3, courier; all unless given.")] = None,
     mta: Annotated[bool, typer.Option("--mta", help="Compare MTAs, such as postfix, exim, and not stores: each in front of the same stores.")] = False,
-    sizes: Annotated[str | None, typer.Option("--sizes", metavar="N,N…", help="Messages in mailboxes of stores; 100,1000,10000 unless given; up to a million.")] = None,
+    sizes: Annotated[str | None, typer.Option("--sizes", metavar="N,N…", help="Messages in mailboxes of stores; 100,10000,100000 unless given; up to a million.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs and small mailboxes: under a minute.")] = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page of Markdown.")] = None,

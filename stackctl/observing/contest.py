@@ -51,7 +51,7 @@ class Extent:
 
 
 QUICK = Extent(runs=5, singles=10, burst=50, sizes=(100,), starts=3, alone=False)
-FULL = Extent(runs=9, singles=40, burst=500, sizes=(100, 1000, 10_000), starts=7, alone=True)
+FULL = Extent(runs=9, singles=40, burst=500, sizes=(100, 10_000, 100_000), starts=7, alone=True)
 
 
 @dataclass(frozen=True)
