@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections import deque
@@ -268,7 +269,7 @@ class _Build:
         base = self.base.result()
         self._goes_on()
         self.report(Progress(self.backend.name, f"building on {base.reference} ({base.way})"))
-        passing = f"{self.image}-unfinished"
+        passing = f"{self.image}-unfinished-{os.getpid()}"  # another process may build the same
         argv = ["docker", "build", "--progress=plain", f"--build-arg=BASE={base.reference}", *(["--no-cache"] if self.force else [])]
         try:
             done = command.run([*argv, "-t", passing, str(self.backend.folder)], env=_BUILDKIT, on_line=self._on_line, timeout=_BUILD_WITHIN, check=False)
