@@ -439,6 +439,30 @@ def test_accounts_of_a_directory_receive_and_send(family: str, kind: str, folder
         running.down(name, volumes=True)
 
 
+@pytest.mark.feature("B2", "D6")
+@pytest.mark.parametrize("family", [family for family in OTHERS if "smtp" in find("mta", family).delivers])
+def test_a_stores_own_mta_gets_mail_and_that_for_its_lists(family: str, folder: Path) -> None:
+    name = f"{NAME}-smtp-{family}"
+    file = {
+        "name": f"{NAME}-smtp",
+        "stores": [{"backend": "courier", "delivery": "smtp"}],
+        "users": [{"address": ALICE}, {"address": BOB}],
+        "lists": {"team@example.test": {"owner": ALICE, "subscribers": [ALICE, BOB]}},
+        "limits": {"auth_failure_delay": 0},
+    }
+    try:
+        front = up(folder / f"{family}-smtp.yaml", file, family)
+        outcomes = scenarios.run(front.endpoints, only=r"(sub_address|user_arrives|unknown_user|blind_copy|gets_it_once)")
+        assert len(outcomes) > 5 and not [report.failure(one) for one in outcomes if one.verdict != "passed"]
+        front.send(BOB, "team@example.test", "to the list", login=BOB)
+        assert "team-unsubscribe@example.test" in front.message(ALICE, "to the list", store="courier")["List-Unsubscribe"]
+        front.send("joe@foreign.example", "team-help@example.test", "a command")
+        with pytest.raises(Refused, match="550"):
+            front.send("joe@foreign.example", "team-nonsense@example.test", "no command")
+    finally:
+        running.down(name, volumes=True)
+
+
 @pytest.mark.feature("B2")
 def test_another_mta_changes_nothing_else_of_a_stack(tmp_path: Path) -> None:
     path = tmp_path / "stack.yaml"
