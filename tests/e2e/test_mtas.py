@@ -337,6 +337,9 @@ def test_one_messages_way_is_told(pair: tuple[Front, Front]) -> None:
 
     until(lambda: "removed" in [step for step, _ in told()], WITHIN, "the end of its way")
     assert {("accepted", None), ("message-id", None), ("queued", None), ("delivered", "dovecot"), ("delivered", "old"), ("removed", None)} <= set(told())
+    if "stats" in all_backends()[front.endpoints["mta"]["backend"]].verbs:
+        many, one = (traffic.report(front.state, front.lines(), top) for top in (20, 1))
+        assert len(many.splitlines()) > len(one.splitlines()) and "example.test" in many
     with pytest.raises(Refused):
         front.send("joe@foreign.example", "nobody@example.test", "refused")
     until(lambda: any(front.rules.is_problem(line.text) and "nobody@example.test" in line.text for line in front.lines()), WITHIN, "a refusal in the log")
