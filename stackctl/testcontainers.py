@@ -193,7 +193,7 @@ class ServerContainer(MailStack):
     family = ""
 
     def __init__(self, version: str | None = None, **keys: Any) -> None:
-        role = "mta" if self.family in backends.choices("mta") else "store"
+        role = "store" if self.family in backends.choices("store") else "mta"  # Courier, which is both, is known for its mailboxes
         chosen = {"backend": self.family, **({"version": version} if version else {})}
         super().__init__(**{"mta": chosen} if role == "mta" else {"stores": [{"name": "store", **chosen}]}, **keys)
         self._service = role
