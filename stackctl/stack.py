@@ -53,16 +53,18 @@ def up(path: Path | None, name: str | None = None, fresh: bool = False, report: 
         # What the engine has is asked for while this process renders, on another processor; the network of a first start is made meanwhile.
         looked, built = pool.submit(inventory.look, stack.name), pool.submit(images.present)
         under_way: list[Future[Any]] = [pool.submit(_network, stack, looked)]
+        proven = False
         try:
             _up(stack, looked, built, pool, under_way, done)
+            proven = True
+            known.source, known.fingerprint = where, "" if mta else standing.fingerprint(content, name)
+            known.watched = standing.watch(loaded.files)
+            state.save(known)  # on a full disk, say, the start has failed
         except BaseException as why:
             start.end(under_way)
             if not looked.exception() and not looked.result().containers:
-                start.abandon(stack.name, looked.result().volumes, why)
+                start.abandon(stack.name, looked.result().volumes, None if proven else why)
             raise
-        known.source, known.fingerprint = where, "" if mta else standing.fingerprint(content, name)
-        known.watched = standing.watch(loaded.files)
-        state.save(known)
         return done
 
 

@@ -164,8 +164,8 @@ def end(under_way: Sequence[Future[Any]]) -> None:
         command.end_all()
 
 
-def abandon(stack: str, volumes_before: Sequence[str], why: BaseException) -> None:
-    """Takes the evidence, then removes what a failed start of a stack made that was down; the hint of `why` names the servers' logs."""
+def abandon(stack: str, volumes_before: Sequence[str], why: BaseException | None) -> None:
+    """Takes the evidence, then removes what a failed start of a stack made that was down; the hint of `why`, where it was for a server, names the servers' logs."""
     evidence = _abandon(stack, volumes_before)
     if evidence and isinstance(why, StackctlError):
         why.hint = f"what the servers said is in {evidence}; `stackctl check` lets them look at their files"
