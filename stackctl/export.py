@@ -29,7 +29,9 @@ def write(path: Path | None, name: str | None, output: Path) -> None:
         "network_mode": "none",
         "user": "0:0",
         "entrypoint": ["sh", "-euc", "\n".join(line for service in plan.services for line in _script(service.name, plan.files[service.name]))],
-        "configs": [{"source": _key(service.name, file), "target": f"/in/{service.name}/{file}"} for service in plan.services for file in plan.files[service.name]],
+        "configs": [
+            {"source": _key(service.name, path), "target": f"/in/{service.name}/{path}"} for service in plan.services for path in _given(plan.files[service.name])
+        ],
         "volumes": [f"{config_volume(service.name)}:/out/{service.name}" for service in plan.services],
         "labels": {LABEL: plan.stack.name},
     }
@@ -41,7 +43,7 @@ def write(path: Path | None, name: str | None, output: Path) -> None:
     project["services"] = {"files": first, **project["services"]}
     # Compose would put variables in where it sees a dollar sign.
     project["configs"] = {
-        _key(service.name, file): {"content": _text(one).replace("$", "$$")} for service in plan.services for file, one in plan.files[service.name].items()
+        _key(service.name, path): {"content": _text(file).replace("$", "$$")} for service in plan.services for path, file in _given(plan.files[service.name]).items()
     }
     head = f"# The stack {plan.stack.name} as one file: `docker compose -f {output.name} up`. It holds a private key: do not commit it.\n"
     state.write_private(output, (head + compose.text(project)).encode())
@@ -49,6 +51,11 @@ def write(path: Path | None, name: str | None, output: Path) -> None:
 
 def _key(service: str, path: str) -> str:
     return f"{service}-{path}".replace("/", "-").replace(".", "-")
+
+
+def _given(files: Files) -> Files:
+    """The files that Compose is given: it knows none that is empty."""
+    return {path: file for path, file in files.items() if file.content}
 
 
 def _binary(file: File) -> bool:
@@ -66,7 +73,7 @@ def _script(service: str, files: Files) -> list[str]:
     for path, file in files.items():
         source, target = shlex.quote(f"/in/{service}/{path}"), shlex.quote(f"/out/{service}/{path}")
         lines.append(f"mkdir -p {shlex.quote(str(Path(f'/out/{service}/{path}').parent))}")
-        given, source = (f"base64 -d {source} | ", "/dev/stdin") if _binary(file) else ("", source)
+        given, source = (f"base64 -d {source} | ", "/dev/stdin") if _binary(file) else ("", source if file.content else "/dev/null")
         lines.append(f"{given}install -o {file.owner[0]} -g {file.owner[1]} -m {file.mode:04o} {source} {target}")
         lines.append(f"touch -d '1 hour ago' {target}")
     return lines

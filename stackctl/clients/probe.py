@@ -21,13 +21,17 @@ _RENEWED = 2.0  # seconds in which a server that was told to take a new certific
 _PATIENCE = 10.0  # seconds for one try: a server that took the connection is about to greet
 
 
+class _Silent(StackctlError):
+    """A server that took the connection has not greeted in time."""
+
+
 def probe(where: Where, protocol: str, deadline: float, gone: Callable[[], str | None], label: str) -> None:
     """Tries until `deadline` (on time.monotonic). `gone` says why the server will never answer, or None.
 
     Raises EngineError with that reason, TlsFailed for a certificate that does not verify, or TimedOut with the last thing that was seen.
     """
     start = looked = time.monotonic()
-    last = "nothing was tried"
+    last, seen = "nothing was tried", False
 
     def look() -> None:
         """Asks now and then whether it is worth while to go on."""
@@ -38,18 +42,22 @@ def probe(where: Where, protocol: str, deadline: float, gone: Callable[[], str |
                 raise EngineError(f"{label}: {reason}", "`stackctl check` lets the server look at its configuration")
 
     while True:
+        patience = min(_PATIENCE, max(0.1, deadline - time.monotonic()))
         try:
-            _once(where, protocol, min(_PATIENCE, max(0.1, deadline - time.monotonic())), look)
+            _once(where, protocol, patience, look)
             return
         except EngineError:
             raise
+        except _Silent as why:
+            if patience == _PATIENCE or not seen:  # that the time is over says less than what was seen before
+                last = why.message
         except StackctlError as why:
             unverified = isinstance(why, TlsFailed) and ("does not verify" in why.message or "CA file" in why.message)
             if unverified and time.monotonic() - start > _RENEWED:  # waiting makes this no better
                 raise
-            last = why.message
+            last, seen = why.message, True
         except OSError as why:
-            last = f"{where}: {why.strerror or why}"
+            last, seen = f"{where}: {why.strerror or why}", True
         if time.monotonic() > deadline:
             raise TimedOut(f"{label}: not ready after {time.monotonic() - start:.0f} s (last: {last})", "`stackctl logs` shows what the server says")
         look()
@@ -77,7 +85,7 @@ def _greeting(sock: socket.socket, protocol: str, patience: float, look: Callabl
         except TimeoutError:
             look()
             if time.monotonic() > until:
-                raise StackctlError(f"no greeting within {patience:.0f} s") from None
+                raise _Silent(f"no greeting within {patience:.1f} s") from None
     # The engine's port forwarder accepts before the server listens, and closes without a word.
     if not data or not data.startswith(_GREETINGS[protocol]):
         raise StackctlError(f"greeted with {data[:60]!r}" if data else "closed without a greeting")
