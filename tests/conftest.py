@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -45,6 +46,10 @@ LONG = ("test_faults", "test_queue", "test_cli", "test_ci", "test_wheel", "test_
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests that stay: nothing of them has to be looked through again and again
 
 
 # --- A real stack
