@@ -10,7 +10,7 @@ import typer
 
 from stackctl.cli import show
 from stackctl.cli.options import Json
-from stackctl.errors import CheckFailed, StackctlError, UsageError
+from stackctl.errors import CheckFailed, UsageError
 
 _MOST = 1_000_000  # messages in a mailbox, of 4 KiB each and in every store
 
@@ -57,12 +57,7 @@ def compare(
             raise UsageError(f"{baseline}: a comparison of servers of the role {before.role}, not {role}", "`stackctl compare --json >FILE` writes one")
     with show.progress(quiet=json) as report:
         found = comparing.compare(servers or [], role, name, extent, keep, report)
-    for file, text in ((html, page.html), (markdown, comparison.Comparison.markdown)):
-        if file:
-            try:
-                file.write_text(text(found), encoding="utf-8")
-            except OSError as why:
-                raise StackctlError(f"{file}: {why.strerror}", "choose a file in a folder that exists") from why
+    show.pages(found, ((html, page.html), (markdown, comparison.Comparison.markdown)))
     if json:
         show.line(found.model_dump_json(indent=2))
     else:

@@ -9,7 +9,7 @@ import typer
 
 from stackctl.cli import show
 from stackctl.cli.options import Json
-from stackctl.errors import CheckFailed, StackctlError, UsageError
+from stackctl.errors import CheckFailed, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -41,12 +41,7 @@ def matrix(
         except OSError as why:
             raise UsageError(f"{path}: {why.strerror}", "`make test` writes build/feature-results.json, `stackctl test --json >FILE` one of a running stack") from why
     found = report.matrix(sources, name)
-    for file, text in ((html, page.matrix), (markdown, report.Matrix.markdown)):
-        if file:
-            try:
-                file.write_text(text(found), encoding="utf-8")
-            except OSError as why:
-                raise StackctlError(f"{file}: {why.strerror}", "choose a file in a folder that exists") from why
+    show.pages(found, ((html, page.matrix), (markdown, report.Matrix.markdown)))
     if json:
         show.line(found.model_dump_json(indent=2))
     else:

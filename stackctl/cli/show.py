@@ -6,10 +6,15 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stackctl.errors import StackctlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
 
 
 def as_json(value: object) -> None:
@@ -33,6 +38,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in [tuple(columns), *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def pages(found: T, ways: Iterable[tuple[Path | None, Callable[[T], str]]]) -> None:
+    """Writes something as each page that was asked for: a file, None for none, and what makes its text. Raises StackctlError."""
+    for file, text in ways:
+        if file:
+            try:
+                file.write_text(text(found), encoding="utf-8")
+            except OSError as why:
+                raise StackctlError(f"{file}: {why.strerror}", "choose a file in a folder that exists") from why
 
 
 @contextmanager
